@@ -1,0 +1,1 @@
+//! Reading BuildKit's `--progress=rawjson`.
