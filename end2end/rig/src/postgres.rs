@@ -91,7 +91,7 @@ impl Postgres {
     }
 }
 
-/// On PATH, else in Debian's folder of the newest version.
+/// All of them in one folder: of PATH, else of Debian's folder of the newest version.
 fn binaries() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -105,8 +105,8 @@ fn binaries() -> Result<PathBuf> {
     folders.extend(versions.into_iter().map(|(_, folder)| folder));
     folders
         .into_iter()
-        .find(|folder| folder.join("initdb").exists())
-        .context("PostgreSQL's initdb is missing: install the package postgresql")
+        .find(|folder| ["initdb", "postgres", "pg_isready", "psql"].iter().all(|program| folder.join(program).exists()))
+        .context("PostgreSQL's programs are missing: install the package postgresql")
 }
 
 /// PostgreSQL refuses to run as root: then, a system account's ids.

@@ -69,6 +69,7 @@ async fn faulty_registry_breaks_what_it_is_told_to() -> Result<()> {
     let client = reqwest::Client::new();
     let manifest = |tag: &str| format!("http://{}/v2/project/image/manifests/{tag}", faulty.address());
     let body = serde_json::to_vec(&registry.manifest("project/image", "1").await?.expect("just pushed").body)?;
+    let get = || client.get(manifest("1")).header("accept", "application/vnd.oci.image.manifest.v1+json").send();
     let put = |tag: &str| {
         let request = client.put(manifest(tag)).header("content-type", "application/vnd.oci.image.manifest.v1+json");
         request.body(body.clone()).send()
@@ -77,13 +78,13 @@ async fn faulty_registry_breaks_what_it_is_told_to() -> Result<()> {
     assert_eq!(put("2").await?.status(), 201);
     faulty.fail(On::Pushes, Fault::Status(413));
     assert_eq!(put("3").await?.status(), 413);
-    assert_eq!(client.get(manifest("1")).send().await?.status(), 200);
+    assert_eq!(get().await?.status(), 200);
     faulty.fail(On::ManifestPushes, Fault::Drop);
     assert!(put("4").await.is_err());
     faulty.fail(On::ManifestPushes, Fault::LoseAnswer);
     assert!(put("5").await.is_err());
     faulty.fail(On::Everything, Fault::Status(401));
-    assert!(client.get(manifest("1")).send().await?.headers().contains_key("www-authenticate"));
+    assert!(get().await?.headers().contains_key("www-authenticate"));
     faulty.recover();
     assert_eq!(put("6").await?.status(), 201);
 
