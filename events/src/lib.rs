@@ -5,6 +5,7 @@
 //! know about time arrives as an argument.
 
 pub mod event;
+pub mod patch;
 pub mod rows;
 pub mod view;
 

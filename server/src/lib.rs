@@ -1,1 +1,7 @@
+//! The KIOPS Build server. [`run`] is the one way to start it; tests give it port 0.
+//!
+//! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
+//! What never enters: views.
 
+pub mod runner;
+pub mod store;

@@ -1,0 +1,18 @@
+//! The model: ids, states, settings with their validation, and what pages and the JSON API show. Shared by server and
+//! browser, so it holds no IO and no secret that has been stored.
+
+mod build;
+mod ids;
+mod live;
+mod registry;
+mod service;
+mod settings;
+mod system;
+
+pub use build::*;
+pub use ids::*;
+pub use live::*;
+pub use registry::*;
+pub use service::*;
+pub use settings::*;
+pub use system::*;

@@ -1,0 +1,135 @@
+//! What `make run` shows: a registry, a Git host, and in it a small repository worth building.
+//!
+//! Everything lies in one folder and keeps its addresses, so that services registered in an
+//! earlier run still find them.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::home::{free_port, is_free};
+use crate::{GitOptions, GitServer, Registry, RegistryOptions};
+
+/// The running demo.
+pub struct Demo {
+    registry: Registry,
+    git: GitServer,
+    service_json: PathBuf,
+}
+
+/// What must be the same in the next run.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    registry_port: u16,
+    git_port: u16,
+    git_token: String,
+}
+
+impl Demo {
+    pub async fn start(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        let kept = kept(&folder.join("demo.json"))?;
+        let registry = Registry::start(RegistryOptions {
+            login: None,
+            port: Some(kept.registry_port),
+            storage: Some(folder.join("registry")),
+        })
+        .await?;
+        registry.push_base_images().await?;
+        let git = GitServer::start(GitOptions {
+            token: Some(kept.git_token.clone()),
+            port: Some(kept.git_port),
+            root: Some(folder.join("git")),
+            ..GitOptions::default()
+        })
+        .await?;
+        let hello_url = fill(&git).await?;
+        let service_json = folder.join("service.json");
+        write_private(&service_json, &service(&hello_url, &kept.git_token, &registry.address()))?;
+        Ok(Self { registry, git, service_json })
+    }
+
+    /// The line that the program prints when everything is there.
+    pub fn addresses(&self) -> Value {
+        json!({
+            "registry": self.registry.address(),
+            "git_url": self.git.url(),
+            "token": self.git.token(),
+            "service_json": self.service_json,
+        })
+    }
+}
+
+fn kept(file: &Path) -> Result<Kept> {
+    let mut kept = match std::fs::read(file) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?,
+        Err(_) => Kept { registry_port: 5000, git_port: 5001, git_token: random_token()? },
+    };
+    for (port, what) in [(&mut kept.registry_port, "registry"), (&mut kept.git_port, "Git server")] {
+        if !is_free(*port) {
+            let taken = std::mem::replace(port, free_port());
+            eprintln!("port {taken} is taken: the demo's {what} now listens on {port}");
+        }
+    }
+    write_private(file, &serde_json::to_value(&kept)?)?;
+    Ok(kept)
+}
+
+fn random_token() -> Result<String> {
+    let mut bytes = [0_u8; 16];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(hex::encode(bytes))
+}
+
+fn write_private(file: &Path, content: &Value) -> Result<()> {
+    let options = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+    serde_json::to_writer_pretty(options.with_context(|| format!("writing {}", file.display()))?, content)?;
+    Ok(())
+}
+
+/// The repository "hello", once; gives back its address.
+async fn fill(git: &GitServer) -> Result<String> {
+    let repo = git.new_repo("hello").await?;
+    if repo.head("main").await.is_err() {
+        let files: [(&str, &[u8]); 4] = [
+            ("Dockerfile", include_bytes!("../demo/hello/Dockerfile")),
+            ("README.md", include_bytes!("../demo/hello/README.md")),
+            ("hello.sh", include_bytes!("../demo/hello/hello.sh")),
+            ("words.txt", include_bytes!("../demo/hello/words.txt")),
+        ];
+        let first = repo.commit("main", &files, "Say hello").await?;
+        repo.annotated_tag("v1.0", &first, "First release").await?;
+        repo.branch("feature/more-words", "main").await?;
+        let more = b"Hello\nHallo\nBonjour\nHola\nAnnyeong\nCiao\nMerhaba\nAhoj\n";
+        repo.commit("feature/more-words", &[("words.txt", more)], "Learn two more languages").await?;
+    }
+    Ok(repo.url().to_owned())
+}
+
+/// The body of `POST /api/v1/services` that registers it.
+fn service(url: &str, token: &str, registry: &str) -> Value {
+    json!({
+        "name": "hello",
+        "source": { "kind": "git", "url": url, "token": token, "default_branch": "main" },
+        "registry_config": {
+            "kind": "private",
+            "url": registry,
+            "path": "demo",
+            "image_name": "hello",
+            // The demo's registry lets everybody in and ignores them.
+            "username": "demo",
+            "password": "demo-password",
+            "plain_http": true,
+        },
+        "settings": {
+            "dockerfile": { "mode": "auto", "path": null },
+            "profile": "auto",
+            "no_cache": false,
+            "time_limit_s": 3600,
+        },
+    })
+}

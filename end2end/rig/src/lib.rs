@@ -1,0 +1,23 @@
+//! Real parts for tests and for the demo: a registry, a Git server, a Postgres, BuildKit's programs.
+//!
+//! Each part is an object: made by `start`, stopped and cleaned up when dropped, and gone even if
+//! the process that made it is killed. What must not enter: product code, and imitations of
+//! programs that can run here for real.
+
+mod base_image;
+mod buildkit;
+pub mod demo;
+mod faults;
+mod git;
+mod home;
+mod postgres;
+mod process;
+mod registry;
+pub mod serve;
+
+pub use buildkit::{BuildkitBins, buildkit_bins};
+pub use faults::{Fault, FaultyRegistry, On};
+pub use git::{GitFault, GitOptions, GitServer, Repo};
+pub use home::free_port;
+pub use postgres::Postgres;
+pub use registry::{Login, Manifest, Registry, RegistryOptions};
