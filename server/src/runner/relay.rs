@@ -114,9 +114,8 @@ impl Conversation {
 pub async fn open(io: Box<dyn RelayIo>, peer: &Peer, after: u64) -> Result<Conversation, RelayError> {
     let (read, write) = tokio::io::split(io);
     let mut wire = Wire::new(read, write);
-    let agent_now_ms = timeout(HANDSHAKE_LIMIT, shake_hands(&mut wire, peer, after))
-        .await
-        .map_err(|_| RelayError::Silent)??;
+    let agent_now_ms =
+        timeout(HANDSHAKE_LIMIT, shake_hands(&mut wire, peer, after)).await.map_err(|_| RelayError::Silent)??;
     let (batch_sender, batches) = mpsc::channel(1);
     let (commands, command_receiver) = mpsc::unbounded_channel();
     let reader = Reader { wire, attempt: peer.attempt, expected: after + 1, pending: Vec::new(), pending_bytes: 0 };

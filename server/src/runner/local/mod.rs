@@ -75,14 +75,7 @@ impl LocalRunner {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| anyhow::anyhow!("another server runs builds in {}", config.data.display()))?;
         let sockets = short_folder(&config.data)?;
-        Ok(Self {
-            config,
-            attempts,
-            sockets,
-            buildkit: OnceCell::new(),
-            gates: Mutex::default(),
-            _lock: lock,
-        })
+        Ok(Self { config, attempts, sockets, buildkit: OnceCell::new(), gates: Mutex::default(), _lock: lock })
     }
 
     fn attempt(&self, build: &BuildId, attempt: u32) -> Attempt {
@@ -138,8 +131,14 @@ impl LocalRunner {
     }
 
     fn spawn(&self, at: &Attempt, verb: &str, who: &str) -> anyhow::Result<()> {
-        process::spawn_detached(&self.config.agent, verb, &at.folder, &at.folder.join(who), &at.folder.join("agent.log"))
-            .with_context(|| format!("{} {verb}", self.config.agent.display()))
+        process::spawn_detached(
+            &self.config.agent,
+            verb,
+            &at.folder,
+            &at.folder.join(who),
+            &at.folder.join("agent.log"),
+        )
+        .with_context(|| format!("{} {verb}", self.config.agent.display()))
     }
 }
 
@@ -230,8 +229,7 @@ impl Runner for LocalRunner {
             let (build, attempt) = name.strip_suffix(folder::UNFINISHED).unwrap_or(name).rsplit_once('-')?;
             Some((build.parse().ok()?, attempt.parse().ok()?))
         };
-        let mut found: Vec<_> =
-            entries.flatten().filter_map(|entry| name_of(entry.file_name().to_str()?)).collect();
+        let mut found: Vec<_> = entries.flatten().filter_map(|entry| name_of(entry.file_name().to_str()?)).collect();
         found.sort();
         found.dedup();
         Ok(found)
@@ -242,9 +240,7 @@ async fn dial(at: &Attempt) -> std::io::Result<Box<dyn RelayIo>> {
     Ok(Box::new(UnixStream::connect(&at.socket).await?))
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("a task of the local runner")?
 }
 

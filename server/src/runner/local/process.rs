@@ -35,6 +35,9 @@ const KEPT: [&str; 20] = [
     "RUST_LOG",
 ];
 
+/// The kernel ends a killed process at once, but for one that waits for a disk.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A process, such that a later one with the same number is not mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who {
@@ -78,17 +81,22 @@ impl Who {
         self.signal(Signal::TERM);
     }
 
-    /// Ends the process and whatever is left of its group.
-    pub async fn stop(self, grace: Duration) {
-        self.terminate();
-        let deadline = Instant::now() + grace;
+    async fn over_within(self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         while self.is_alive() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Ends the process and whatever is left of its group.
+    pub async fn stop(self, grace: Duration) {
+        self.terminate();
+        self.over_within(grace).await;
         // The group's number stays taken as long as anybody is in it, so it can only be ours, unless its leader is
         // somebody else by now.
         if !matches!(self.look(), Look::SomebodyElse) {
             let _ = kill_process_group(self.pid, Signal::KILL);
+            self.over_within(KILL_PATIENCE).await;
         }
     }
 }
