@@ -4,4 +4,5 @@
 //! What never enters: views.
 
 pub mod runner;
+pub mod secrets;
 pub mod store;

@@ -269,6 +269,7 @@ pub trait Store: Send + Sync {
     // The installation and its people.
     /// Makes the one row (and the first organisation and administrator, without a password) when the database is new.
     async fn installation(&self) -> Result<Installation>;
+    /// The first one stays.
     async fn set_key_check(&self, sealed: &[u8]) -> Result<()>;
     async fn set_queue_paused(&self, paused: bool) -> Result<()>;
     async fn administrator(&self) -> Result<UserRow>;

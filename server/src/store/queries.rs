@@ -96,7 +96,11 @@ impl Store for Engine {
 
     async fn set_key_check(&self, sealed: &[u8]) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query("UPDATE installation SET key_check = $1").bind(sealed).execute(tx.conn()).await.map_err(failed)?;
+        sqlx::query("UPDATE installation SET key_check = $1 WHERE key_check IS NULL")
+            .bind(sealed)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
         tx.commit().await
     }
 
