@@ -6,4 +6,5 @@
 pub mod diagnosis;
 pub mod registry;
 pub mod runner;
+pub mod secrets;
 pub mod store;
