@@ -3,5 +3,11 @@
 //! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
 //! What never enters: views.
 
+pub mod config;
+pub mod disk;
+pub mod folder;
+pub mod git;
+pub mod problems;
 pub mod runner;
 pub mod store;
+pub mod telemetry;
