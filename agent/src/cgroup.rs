@@ -48,7 +48,11 @@ impl Group {
         if path.is_empty() || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the group's path is not a plain one"));
         }
-        if root.join("cgroup.controllers").exists() { Self::limit_v2(root, path, spec) } else { Self::limit_v1(root, path, spec) }
+        if root.join("cgroup.controllers").exists() {
+            Self::limit_v2(root, path, spec)
+        } else {
+            Self::limit_v1(root, path, spec)
+        }
     }
 
     fn limit_v1(root: &Path, path: &str, spec: &CgroupSpec) -> io::Result<Self> {

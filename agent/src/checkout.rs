@@ -101,7 +101,17 @@ impl Git<'_> {
             }
             text = self.fetch(&[&fetch[..], &[&reference]].concat()).await?;
             if text.is_none() && !self.has(&commit).await {
-                text = self.fetch(&["fetch", "--no-tags", "--no-recurse-submodules", "--unshallow", "--", "origin", &reference]).await?;
+                text = self
+                    .fetch(&[
+                        "fetch",
+                        "--no-tags",
+                        "--no-recurse-submodules",
+                        "--unshallow",
+                        "--",
+                        "origin",
+                        &reference,
+                    ])
+                    .await?;
             }
         }
         if let Some(text) = text {
@@ -393,7 +403,10 @@ mod tests {
             ("error: Server does not allow request for unadvertised object 1234", "git_ref"),
             ("fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none", "tls"),
             ("fatal: unable to access 'https://x/': Could not resolve host: x", "dns"),
-            ("fatal: unable to access 'http://x/': Failed to connect to x port 1: Couldn't connect to server", "network"),
+            (
+                "fatal: unable to access 'http://x/': Failed to connect to x port 1: Couldn't connect to server",
+                "network",
+            ),
             ("fatal: unable to access 'http://x/': The requested URL returned error: 502", "network"),
             ("fatal: write error: No space left on device", "disk_full"),
             ("fatal: something new", "git_failed"),

@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "kiops-agent", version, about = "Runs one attempt of one build and writes down everything that happens")]
+#[command(
+    name = "kiops-agent",
+    version,
+    about = "Runs one attempt of one build and writes down everything that happens"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

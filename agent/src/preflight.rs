@@ -77,11 +77,9 @@ pub fn run(
             (plan, "inline", Vec::new())
         }
     };
-    recorder.note(
-        "dockerfile",
-        [("path", plan.filename.clone()), ("mode", mode.to_owned()), ("also", named(&also))],
-    );
-    let ignore_files = [plan.dockerfile_folder.join(format!("{}.dockerignore", plan.filename)), tree.join(".dockerignore")];
+    recorder.note("dockerfile", [("path", plan.filename.clone()), ("mode", mode.to_owned()), ("also", named(&also))]);
+    let ignore_files =
+        [plan.dockerfile_folder.join(format!("{}.dockerignore", plan.filename)), tree.join(".dockerignore")];
     if !ignore_files.iter().any(|f| f.exists()) {
         recorder.note("dockerignore_missing", []);
     }
@@ -258,7 +256,13 @@ mod tests {
 
     #[test]
     fn what_was_taken_and_what_else_is_there_is_noted() {
-        let case = Case::with(&["Dockerfile", "web/Dockerfile", "Dockerfile.prod", "api.dockerfile", "Dockerfile.dockerignore"]);
+        let case = Case::with(&[
+            "Dockerfile",
+            "web/Dockerfile",
+            "Dockerfile.prod",
+            "api.dockerfile",
+            "Dockerfile.dockerignore",
+        ]);
         let (plan, notes) = case.run(DockerfileSpec::Auto);
         assert!(plan.is_ok());
         assert_eq!(notes.len(), 1);

@@ -311,8 +311,12 @@ mod tests {
         assert_eq!(masked(&[value], "short"), "short");
         let whole = serde_json::to_string(value.trim_end()).unwrap();
         assert_eq!(masked(&[value], &whole), "\"***\"");
-        let wrapped: Vec<String> =
-            STANDARD.encode(value.trim_end()).as_bytes().chunks(76).map(|c| String::from_utf8(c.to_vec()).unwrap()).collect();
+        let wrapped: Vec<String> = STANDARD
+            .encode(value.trim_end())
+            .as_bytes()
+            .chunks(76)
+            .map(|c| String::from_utf8(c.to_vec()).unwrap())
+            .collect();
         assert!(wrapped.len() > 1);
         let seen = masked(&[value], &wrapped.join("\n"));
         assert!(seen.len() < 20, "{seen}");

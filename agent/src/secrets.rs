@@ -46,7 +46,8 @@ pub fn values(files: &FilesSpec) -> anyhow::Result<Vec<Vec<u8>>> {
     }
     let config = files.docker_config.join("config.json");
     if config.exists() {
-        let config: DockerConfig = serde_json::from_slice(&read(&config)?).context("docker's config.json is not clear")?;
+        let config: DockerConfig =
+            serde_json::from_slice(&read(&config)?).context("docker's config.json is not clear")?;
         for auth in config.auths.into_values() {
             if let Ok(decoded) = STANDARD.decode(&auth.auth) {
                 if let Some(at) = decoded.iter().position(|b| *b == b':') {
@@ -80,12 +81,15 @@ mod tests {
         let auth = STANDARD.encode("robot:registry-password");
         std::fs::write(
             at("config.json"),
-            serde_json::json!({"auths": {"r.example": {"auth": auth, "identitytoken": "id-token"}}, "x": 1}).to_string(),
+            serde_json::json!({"auths": {"r.example": {"auth": auth, "identitytoken": "id-token"}}, "x": 1})
+                .to_string(),
         )
         .unwrap();
         let values = values(&files).unwrap();
         let has = |wanted: &str| values.iter().any(|v| v == wanted.as_bytes());
-        for wanted in ["relay-key", "git-token", "bot:git-token", "build-secret\n", "registry-password", "id-token", &auth] {
+        for wanted in
+            ["relay-key", "git-token", "bot:git-token", "build-secret\n", "registry-password", "id-token", &auth]
+        {
             assert!(has(wanted), "{wanted}");
         }
         assert!(!has("bot") && !has("robot"));

@@ -109,7 +109,8 @@ impl Writer {
     }
 
     fn take_up(&mut self) -> io::Result<()> {
-        let mut reader = Reader { file: self.file.try_clone()?, clock: self.clock, at: self.end, buffer: Vec::new(), used: 0 };
+        let mut reader =
+            Reader { file: self.file.try_clone()?, clock: self.clock, at: self.end, buffer: Vec::new(), used: 0 };
         while let Some(payload) = reader.next()? {
             self.chain.push(payload);
             self.end += 4 + payload.len() as u64;
