@@ -59,10 +59,12 @@ rig.stop();
 
 const expected = process.env.BENCH_ONLY ? limits.filter(({ name }) => measured.has(name)) : limits;
 const missed = [];
+const absent = [];
 const rows = expected.map(({ name, most, least, kept }) => {
   const { value = null, unit = "", baseline = null } = measured.get(name) ?? {};
   const good = value !== null && (most === undefined || value <= most) && (least === undefined || value >= least);
-  if (!good && kept) missed.push(name);
+  if (value === null) absent.push(name);
+  else if (!good && kept) missed.push(name);
   const verdict = value === null ? "not measured" : good ? "ok" : kept ? "MISSED" : "over the goal";
   const limit = `${least === undefined ? "≤" : "≥"} ${most ?? least}`;
   return [name, value === null ? "-" : `${round(value)} ${unit}`.trim(), limit, baseline === null ? "" : String(round(baseline)), verdict];
@@ -84,6 +86,7 @@ const report = expected.map(({ name }) => {
 });
 writeFileSync(new URL("report.json", folder), `${JSON.stringify(report, null, 2)}\n`);
 
-if (failures.length > 0) console.log(`Failed to measure: ${failures.join(", ")}`);
+if (failures.length > 0) console.log(`Failed: ${failures.join(", ")}`);
+if (absent.length > 0) console.log(`Not measured: ${absent.join(", ")}`);
 if (missed.length > 0) console.log(`Limits missed: ${missed.join(", ")}`);
-process.exit(failures.length + missed.length > 0 ? 1 : 0);
+process.exit(failures.length + absent.length + missed.length > 0 ? 1 : 0);

@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { program } from "./process.mjs";
 
 /** Builds `files`; gives the milliseconds from start to end. `server` was made with `recordBuildctl`. */
@@ -20,6 +20,8 @@ export async function bareBuild(server, files) {
   const { args, environment } = server.recordedBuildctl();
   const flat = args.flatMap((arg) => /^(--local|--output|--metadata-file)=(.*)$/.exec(arg)?.slice(1) ?? [arg]);
   const ours = flat.map((arg, i) => {
+    // As every build of the product, each has labels of its own: its image's configuration is new to the registry.
+    if (arg.startsWith("label:")) return `${arg}-${basename(folder)}`;
     if (flat[i - 1] === "--local") return arg.replace(/=.*/, `=${context}`);
     if (flat[i - 1] === "--output") return arg.replace(/(name=[^,"]*):[^,":/]+/, "$1:bare");
     if (flat[i - 1] === "--metadata-file") return join(folder, "metadata.json");
@@ -27,7 +29,11 @@ export async function bareBuild(server, files) {
   });
 
   const began = performance.now();
-  const child = spawn(program("KIOPS_BUILDCTL"), ours, { env: { ...environment, DOCKER_CONFIG: folder }, stdio: "ignore" });
+  const child = spawn(program("KIOPS_BUILDCTL"), ours, {
+    env: { ...environment, HOME: folder, DOCKER_CONFIG: folder },
+    cwd: folder,
+    stdio: "ignore",
+  });
   const [code] = await once(child, "close");
   if (code !== 0) throw new Error(`bare buildctl ended with ${code}: ${ours.join(" ")}`);
   return performance.now() - began;

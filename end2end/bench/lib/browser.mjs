@@ -1,5 +1,5 @@
 // Chromium as people use it, and the moment at which something has been painted.
-import { chromium } from "playwright-core";
+import { chromium } from "@playwright/test";
 import { program } from "./process.mjs";
 import { password } from "./server.mjs";
 
@@ -36,12 +36,33 @@ function inPage() {
     const log = document.querySelector('[role="log"]');
     if (!log) return [];
     const frame = log.getBoundingClientRect();
-    return [...log.querySelectorAll("[data-row]")].filter((row) => {
+    const [top, bottom] = [Math.max(frame.top, 0), Math.min(frame.bottom, innerHeight)];
+    // Rows whose text is still on its way have no address.
+    return [...log.querySelectorAll("[id^=row-]")].filter((row) => {
       const box = row.getBoundingClientRect();
-      const top = Math.max(frame.top, 0);
-      return box.height > 0 && box.bottom > top && box.top < Math.min(frame.bottom, innerHeight) && row.textContent !== "";
+      return box.height > 0 && box.bottom > top && box.top < bottom;
     });
   };
+  window.firstRows = window.painted(() => window.visibleRows().length > 0);
+}
+
+/** The page of one build. */
+export const buildUrl = (service, id) => `/services/edit/${service.id}?build=run&id=${id}`;
+
+/** Opens the Run tab and clicks Start Build; the milliseconds from that click to the frame with the badge `status`. */
+export async function clickStart(page, service, status) {
+  await page.goto(`/services/edit/${service.id}?build=run`);
+  // Branches are asked for by the program in the page: when they are there, it runs and a click is no plain form any more.
+  await page.waitForFunction(() => document.querySelector("input[name=pick]")?.value.includes(":"));
+  await page.evaluate((status) => {
+    let clicked;
+    // The time stamp is that of the input, before any script has run.
+    addEventListener("click", (event) => (clicked ??= event.timeStamp), { capture: true });
+    const badge = () => document.querySelector(".live .badge")?.textContent.trim() === status;
+    window.shown = window.painted(badge).then(({ at }) => at - clicked);
+  }, status);
+  await page.getByRole("button", { name: "Start Build" }).click();
+  return page.evaluate(() => window.shown);
 }
 
 export class Browser {

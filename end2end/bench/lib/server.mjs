@@ -124,18 +124,35 @@ export class Server {
     return this.finished(id);
   }
 
-  async finished(id) {
+  /** The build when it is over; it must have ended like that. */
+  async finished(id, wanted = "success") {
     const over = ["success", "failure", "cancelled"];
     const look = async () => {
       const build = await this.api("GET", `builds/${id}`);
       return over.includes(build.status) && build;
     };
     const build = await until(`the end of build ${id}`, look, { patience: 600_000, pause: 100 });
-    if (build.status !== "success") {
+    if (build.status !== wanted) {
       const log = await (await this.fetch("GET", `builds/${id}/log`)).text();
       throw new Error(`build ${id}: ${build.status} ${JSON.stringify(build.diagnosis)}\n${log.slice(-2000)}`);
     }
     return build;
+  }
+
+  /** The messages of a build's live stream, as a page gets them. */
+  async *live(id) {
+    const answer = await fetch(`${this.url}/builds/${id}/live?after=0`, { headers: { authorization: `Bearer ${this.token}` } });
+    if (!answer.ok) throw new Error(`live stream: ${answer.status}`);
+    const decoder = new TextDecoder();
+    let rest = "";
+    for await (const part of answer.body) {
+      const messages = (rest + decoder.decode(part, { stream: true })).split("\n\n");
+      rest = messages.pop();
+      for (const message of messages) {
+        const data = message.split("\n").filter((line) => line.startsWith("data:"));
+        if (data.length > 0 && !message.includes("event: end")) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"));
+      }
+    }
   }
 
   /** Every stored event of a finished build. */

@@ -43,6 +43,19 @@ export function measure({ rig, quick }) {
   );
 }
 
+/** From the last message without any of the lines to the first with all of them. */
+async function storingSeconds(server, id, count) {
+  let before = 0;
+  let began = performance.now();
+  for await (const message of server.live(id)) {
+    const rows = message.tail?.total ?? 0;
+    // The other steps write a few dozen rows; the first message with lines of this one has hundreds.
+    if (rows < 100) [before, began] = [rows, performance.now()];
+    if (rows - before >= count) return (performance.now() - began) / 1000;
+  }
+  throw new Error("the live stream ended before all lines were there");
+}
+
 /** How many of the numbered lines the log holds, whole and in order. */
 async function linesOf(server, id, count) {
   const line = new RegExp(`^#\\d+ \\S+ (\\d{${String(count).length}}) ${text}$`);

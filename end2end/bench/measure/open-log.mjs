@@ -36,5 +36,37 @@ export function measure({ rig, quick }) {
 async function openMs(page, url) {
   await page.goto("about:blank");
   await page.goto(url, { waitUntil: "commit" });
-  return page.evaluate(() => window.firstRows);
+  return page.evaluate(async () => (await window.firstRows).at);
+}
+
+async function tabMemory(server, url) {
+  const privateOf = async (browser) => Math.max(...(await browser.renderers()).map(privateMb));
+  const empty = await Browser.with(server, async (browser) => {
+    await browser.page.goto("about:blank");
+    await sleep(3_000);
+    return privateOf(browser);
+  });
+  const full = await Browser.with(server, async (browser) => {
+    await browser.page.goto(url);
+    await browser.page.evaluate(scrollThrough);
+    // Nobody forces a collection of garbage; what the browser does by itself in a few seconds counts.
+    await sleep(3_000);
+    return privateOf(browser);
+  });
+  return { name: "tab_memory_1m_lines_mb", value: full - empty, unit: "MB", baseline: empty };
+}
+
+/** From the first row to the last in 300 jumps, each as long as it takes until its rows are there. */
+async function scrollThrough() {
+  const log = document.querySelector('[role="log"]');
+  await window.firstRows;
+  for (let step = 0; step <= 300; step++) {
+    const before = window.visibleRows()[0]?.id;
+    log.scrollTop = ((log.scrollHeight - log.clientHeight) * step) / 300;
+    await window.painted(() => {
+      const rows = window.visibleRows();
+      const moved = step === 300 || rows[0]?.id !== before;
+      return moved && rows.length * 21 > log.clientHeight - 42;
+    });
+  }
 }
