@@ -3,5 +3,6 @@
 //! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
 //! What never enters: views.
 
+pub mod diagnosis;
 pub mod runner;
 pub mod store;
