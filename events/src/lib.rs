@@ -12,6 +12,8 @@ pub mod view;
 #[cfg(feature = "native")]
 pub mod chain;
 #[cfg(feature = "native")]
+pub mod lines;
+#[cfg(feature = "native")]
 pub mod rawjson;
 #[cfg(feature = "native")]
 pub mod spec;

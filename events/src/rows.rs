@@ -107,7 +107,7 @@ pub fn write_rows(kind: &EventKind, mut out: impl FnMut(Row)) {
                 AgentEnd::TimeLimit => "time limit reached",
                 AgentEnd::Terminated => "terminated",
             };
-            out(plain(RowKind::Error, None, one_line(&format!("{end} {code}").trim_end().to_owned())));
+            out(plain(RowKind::Error, None, one_line(format!("{end} {code}").trim_end())));
         }
         EventKind::Transfer { .. }
         | EventKind::Result(_)

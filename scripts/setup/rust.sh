@@ -21,4 +21,4 @@ if have rustup; then
 elif [ "$(id -u)" = 0 ] && quietly apt-get install -y --no-install-recommends rustup; then
   quietly rustup default stable || true
 fi
-enough || stop "Rust ${wanted:-1.94} or newer is missing: install it with rustup (https://rustup.rs), then run this again."
+enough || stop "Rust ${wanted:-1.94} or newer is missing: install it with rustup, then run this again."

@@ -20,8 +20,8 @@ from_rustup() { have rustup && timeout 60 rustup target add "$target" >/dev/null
 # folders, so that the machine's own lists stay as they are.
 source_package() {
   local archive apt package
-  archive=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: *' 2>/dev/null | grep -m 1 '/debian/$') ||
-    archive=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
+  # The address is the machine's own, whichever mirror that is.
+  archive=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | awk '/\/debian\/$/ && !n++')
   [ -n "$archive" ] || return 1
   mkdir -p "$work/lists/partial" "$work/archives/partial"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive trixie-backports main" >"$work/sources"
@@ -29,7 +29,7 @@ source_package() {
     -oDir::State::Lists="$work/lists" -oDir::State::status=/dev/null -oDir::Cache::archives="$work/archives"
     -oDir::Cache::pkgcache= -oDir::Cache::srcpkgcache= -oAPT::Sandbox::User="$(id -un)" -oAcquire::Languages=none)
   quietly "${apt[@]}" update || return 1
-  package=$(apt-cache "${apt[@]:2}" madison rust-src | awk -v v="$version" 'index($3, v "+") == 1 || index($3, v "-") == 1 { print $3; exit }')
+  package=$(apt-cache "${apt[@]:2}" madison rust-src | awk -v v="$version" 'index($3, v "+") == 1 || index($3, v "-") == 1 { if (!n++) print $3 }')
   [ -n "$package" ] || return 1
   (cd "$work" && quietly "${apt[@]}" download "rust-src=$package") || return 1
   dpkg-deb --extract "$work"/rust-src_*.deb "$work/package"

@@ -1,0 +1,34 @@
+# The commands of this repository; each sets up what it needs by itself. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test quick soak bench setup build fmt lint
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+run: ## the server with a demo on http://127.0.0.1:3000 (RELEASE=1: as shipped)
+	@scripts/run.sh
+
+test: ## every suite, on real parts
+	@scripts/test.sh
+
+quick: ## format, clippy and unit tests: the inner loop
+	@scripts/test.sh quick
+
+soak: ## hundreds of kills; writes docs/soak.md
+	@scripts/soak.sh
+
+bench: ## measures speed and memory; writes target/bench/report.json
+	@scripts/bench.sh
+
+setup: ## tools and packages only
+	@scripts/setup.sh test
+
+build: ## the programs and the web page (RELEASE=1: as shipped)
+	@scripts/setup.sh run
+	@scripts/build.sh
+
+fmt: ## format the sources
+	@cargo fmt --all
+
+lint: ## clippy as the tests run it
+	@scripts/lint.sh

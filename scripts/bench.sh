@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The measurements of README's table, on the release build; writes target/bench/report.json.
+export RELEASE=1
+. "$(dirname "$0")/lib.sh"
+
+"$repo/scripts/setup.sh" test
+"$repo/scripts/build.sh"
+cd "$repo"
+export_parts
+KIOPS_CHROMIUM=$(command -v chromium)
+export KIOPS_CHROMIUM
+mkdir -p target/bench
+node end2end/bench/main.mjs

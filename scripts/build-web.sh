@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The front end: WASM, its JavaScript, styles, font and public files under hashed names in
+# $CARGO_TARGET_DIR/site. The same steps as `cargo leptos build`, without its long installation.
+# WEB_PROFILE=wasm-release (shipped: smallest) or wasm-dev (compiles soonest).
+. "$(dirname "$0")/lib.sh"
+
+profile=${WEB_PROFILE:-$web_profile}
+tools=$(node_modules .)
+font=$tools/@fontsource-variable/inter/files/inter-latin-wght-normal.woff2
+wasm=$CARGO_TARGET_DIR/wasm32-unknown-unknown/$profile/kiops_frontend.wasm
+
+say "compiling the web page ($profile profile)"
+cd "$repo"
+cargo build -p kiops-frontend --lib --target wasm32-unknown-unknown --profile "$profile"
+
+# One build of the site at a time: clones share the target folder.
+mkdir -p "$site"
+exec 8>"$CARGO_TARGET_DIR/site.lock"
+flock 8
+inputs=$({
+  echo "$profile"
+  find style public scripts/build-web.sh scripts/web-assets.mjs package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
+} | sha256sum)
+stamp=$site/.inputs
+hashes=$site/.hashes
+if [ ! -f "$hashes" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$inputs" ]; then
+  scratch
+  wasm-bindgen() { "$cache/tools/wasm-bindgen-$(locked_version wasm-bindgen)/bin/wasm-bindgen" "$@"; }
+  wasm-bindgen --target web --no-typescript --out-dir "$work" --out-name kiops "$wasm"
+  mv "$work/kiops_bg.wasm" "$work/kiops.wasm"
+  if [ "$profile" = wasm-release ]; then
+    say "shrinking the WASM"
+    "$tools/.bin/wasm-opt" -Oz "$work/kiops.wasm" -o "$work/kiops.wasm"
+  fi
+  "$tools/.bin/lightningcss" --bundle --minify --targets 'chrome 120, firefox 121, safari 17' style/main.css -o "$work/kiops.css"
+  node scripts/web-assets.mjs "$work" public "$font" "$site" "$profile"
+  echo "$inputs" >"$stamp"
+fi
+# Leptos looks for the names beside the server's program.
+for folder in debug release; do
+  [ ! -d "$CARGO_TARGET_DIR/$folder" ] || cp "$hashes" "$CARGO_TARGET_DIR/$folder/hash.txt"
+done

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The server with a small demo around it (a registry, a Git host with the service "hello"), until Ctrl-C.
+. "$(dirname "$0")/lib.sh"
+
+"$repo/scripts/setup.sh" run
+"$repo/scripts/build.sh"
+cd "$repo"
+export_parts
+export KIOPS_DATA=${KIOPS_DATA:-./data}
+
+free_port() {
+  local port=$1
+  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+  echo "$port"
+}
+
+say "starting the demo's registry and Git server"
+# Ends when this script does, however that happens: its standard input closes.
+coproc rig { exec "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo"; }
+rig_pid=$!
+read -r addresses <&"${rig[0]}" || stop "The demo's registry and Git server did not start; the reason stands above."
+field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$addresses"; }
+registry=$(field registry)
+export KIOPS_DOCKERHUB_MIRROR=$registry KIOPS_INSECURE_REGISTRIES=$registry
+KIOPS_DEMO_SERVICE=$(field service_json)
+export KIOPS_DEMO_SERVICE
+
+wanted=127.0.0.1:3000
+if [ -z "${KIOPS_LISTEN:-}" ]; then
+  KIOPS_LISTEN=127.0.0.1:$(free_port 3000)
+  [ "$KIOPS_LISTEN" = "$wanted" ] || say "port 3000 is taken"
+fi
+export KIOPS_LISTEN
+say "starting KIOPS Build on http://$KIOPS_LISTEN (Ctrl-C stops it)"
+"$KIOPS_SERVER" &
+server=$!
+trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
+code=0
+# A signal ends `wait` before the server has ended.
+while kill -0 "$server" 2>/dev/null; do
+  code=0
+  wait "$server" || code=$?
+done
+kill "$rig_pid" 2>/dev/null || true
+# Stopped by the person who started it: not a failure.
+[ "$code" -lt 128 ] || code=0
+exit "$code"

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# setup.sh run|test|quick: everything that the command of that name needs. Done parts are skipped.
+. "$(dirname "$0")/lib.sh"
+
+purpose=${1:-test}
+step() { "$repo/scripts/setup/$1.sh" "${@:2}"; }
+
+step packages "$purpose"
+step rust
+[ "$purpose" != quick ] || exit 0
+step wasm-target
+step wasm-bindgen
+step node
+step npm .
+[ "$purpose" != test ] || step npm end2end
+step buildkit
