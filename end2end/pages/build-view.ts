@@ -3,14 +3,21 @@ import { LogView } from './log-view';
 
 /** One build: status, steps, log, result. */
 export class BuildView {
+  readonly status: Locator;
+  readonly number: Locator;
   readonly cancel: Locator;
   readonly steps: Locator;
   readonly log: LogView;
+  /** What failed, why, and what to do. */
+  readonly explanation: Locator;
 
-  constructor(private readonly root: Locator) {
+  constructor(readonly root: Locator) {
+    this.status = root.locator('.live-head .badge');
+    this.number = root.locator('.live-head .number');
     this.cancel = root.getByRole('button', { name: 'Cancel build' });
     this.steps = root.getByRole('list', { name: 'Build steps' }).getByRole('listitem');
     this.log = new LogView(root);
+    this.explanation = root.getByRole('region', { name: /fail/i });
   }
 
   /** A line of the result: `Image Tag`, `Image Size`, `Build Duration`, `Digest`. */
@@ -18,11 +25,24 @@ export class BuildView {
     return this.root.locator('dt', { hasText: name }).locator('xpath=following-sibling::dd[1]');
   }
 
-  step(name: string): Locator {
-    return this.steps.filter({ hasText: name });
+  step(name: string): Step {
+    return new Step(this.steps.filter({ hasText: name }));
   }
 
   async toBe(status: 'Success' | 'Failure' | 'Cancelled'): Promise<void> {
     await expect(this.fact('Build Status')).toContainText(status, { timeout: 45_000 });
+  }
+}
+
+export class Step {
+  constructor(readonly root: Locator) {}
+
+  marker(word: 'running' | 'DONE' | 'CACHED' | 'ERROR'): Locator {
+    return this.root.getByText(word, { exact: true });
+  }
+
+  /** Goes to its lines. */
+  async open(): Promise<void> {
+    await this.root.getByRole('link').or(this.root.getByRole('button')).first().click();
   }
 }

@@ -2,20 +2,26 @@
 
 import type { Locator, Page } from '@playwright/test';
 
-/** Waits until the page's program runs: before, a click is a plain link or a plain form. */
-export async function hydrated(page: Page): Promise<void> {
-  await page.locator('[data-hydrated]').first().waitFor({ state: 'attached' });
-}
-
 export abstract class Screen {
   constructor(readonly page: Page) {}
 
   protected async goto(path: string): Promise<void> {
     await this.page.goto(path);
-    await hydrated(this.page);
+    await this.hydrated();
   }
 
-  get signOut(): Locator {
-    return this.page.getByRole('button', { name: 'Sign out' });
+  /** Waits until the page's program runs: before, a click is a plain link or a plain form. */
+  async hydrated(): Promise<void> {
+    await this.page.locator('[data-hydrated]').first().waitFor({ state: 'attached' });
+  }
+
+  async signOut(): Promise<void> {
+    await this.page.getByLabel(/^Account/).click();
+    await this.page.getByRole('button', { name: 'Sign out' }).click();
+  }
+
+  /** The banner that is there while the live connection is down. */
+  get banner(): Locator {
+    return this.page.getByRole('status').filter({ hasText: /connection/i });
   }
 }
