@@ -3,8 +3,10 @@ import { LogView } from './log-view';
 
 /** One build: status, steps, log, result. */
 export class BuildView {
+  /** The badge: `Queued`, `In Progress`, `Success` … */
   readonly status: Locator;
-  readonly number: Locator;
+  /** `#7 main 1a2b3c4` */
+  readonly what: Locator;
   readonly cancel: Locator;
   readonly steps: Locator;
   readonly log: LogView;
@@ -12,12 +14,12 @@ export class BuildView {
   readonly explanation: Locator;
 
   constructor(readonly root: Locator) {
-    this.status = root.locator('.live-head .badge');
-    this.number = root.locator('.live-head .number');
+    this.status = root.locator('.live .badge').first();
+    this.what = root.locator('.live .what');
     this.cancel = root.getByRole('button', { name: 'Cancel build' });
     this.steps = root.getByRole('list', { name: 'Build steps' }).getByRole('listitem');
     this.log = new LogView(root);
-    this.explanation = root.getByRole('region', { name: /fail/i });
+    this.explanation = root.getByRole('group').filter({ hasText: 'Build Status' });
   }
 
   /** A line of the result: `Image Tag`, `Image Size`, `Build Duration`, `Digest`. */
@@ -30,7 +32,7 @@ export class BuildView {
   }
 
   async toBe(status: 'Success' | 'Failure' | 'Cancelled'): Promise<void> {
-    await expect(this.fact('Build Status')).toContainText(status, { timeout: 45_000 });
+    await expect(this.root).toContainText(new RegExp(`Build Status:\\s*${status}`), { timeout: 45_000 });
   }
 }
 

@@ -8,6 +8,7 @@ export class SettingsTab {
   readonly profile: Locator;
   readonly noCache: Locator;
   readonly save: Locator;
+  readonly discard: Locator;
 
   constructor(private readonly root: Locator) {
     this.autoDetect = root.getByRole('radio', { name: 'Auto-detect' });
@@ -17,6 +18,7 @@ export class SettingsTab {
     this.profile = root.getByRole('combobox', { name: 'Build Profile' });
     this.noCache = root.getByRole('switch', { name: 'No Cache' });
     this.save = root.getByRole('button', { name: 'Save' });
+    this.discard = root.getByRole('button', { name: 'Discard' });
   }
 
   /** The status message with exactly this text. */

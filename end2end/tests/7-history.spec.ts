@@ -76,7 +76,7 @@ test('View log leads to a failure, Rebuild builds the same commit again', async 
 
   await dialog.tab('Build History').click();
   await dialog.history.row(1).getByRole('button', { name: 'Rebuild' }).click();
-  await expect(dialog.build.number).toHaveText('#2');
+  await expect(dialog.build.what).toContainText('#2');
   await dialog.build.toBe('Failure');
   expect((await api.builds(service.id))[0]).toMatchObject({ number: 2, commit: failed.commit });
 });
@@ -122,7 +122,7 @@ test('pages go by number and stay where they are when builds come', async ({ reg
   const first = await numbers();
   expect(first).toEqual(Array.from({ length: first.length }, (_, i) => 60 - i));
   expect(first.length).toBeLessThan(60);
-  await expect(history.newer).toBeHidden();
+  await expect(history.newer).toBeDisabled();
 
   await history.older.click();
   await expect(history.row(60 - first.length)).toBeVisible();
@@ -134,12 +134,12 @@ test('pages go by number and stay where they are when builds come', async ({ reg
   expect(await numbers(), 'a page holds what it held').toEqual(second);
 
   const seen = [...first, ...second];
-  while (await history.older.isVisible()) {
+  while (await history.older.isEnabled()) {
     await history.older.click();
     await expect(history.row((seen.at(-1) ?? 0) - 1)).toBeVisible();
     seen.push(...(await numbers()));
   }
   expect(seen).toEqual(Array.from({ length: 60 }, (_, i) => 60 - i));
   await history.newer.click();
-  await expect(history.older).toBeVisible();
+  await expect(history.older).toBeEnabled();
 });
