@@ -3,11 +3,13 @@
 //! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
 //! What never enters: views.
 
+pub mod cli;
 pub mod config;
 pub mod diagnosis;
 pub mod disk;
 pub mod folder;
 pub mod git;
+pub mod outgoing;
 pub mod problems;
 pub mod registry;
 pub mod runner;
