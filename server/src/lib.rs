@@ -3,6 +3,7 @@
 //! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
 //! What never enters: views.
 
+pub mod builds;
 pub mod cli;
 pub mod config;
 pub mod diagnosis;
