@@ -243,7 +243,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyError> {
     }
     let mut text = Zeroizing::new(String::new());
     // A key is 64 letters; whatever file this is, not more than a little of it is read.
-    (&file).take(1024).read_to_string(&mut text).map_err(failed)?;
+    file.take(1024).read_to_string(&mut text).map_err(failed)?;
     parse_key(&text).ok_or_else(|| KeyError::Malformed(format!("the key file {}", path.display())))
 }
 
