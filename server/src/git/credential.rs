@@ -28,7 +28,7 @@ impl Credential {
     pub fn helper(&self) -> Option<String> {
         let path = self.file.as_ref()?.path().to_str()?;
         let quoted = path.replace('\'', r"'\''");
-        Some(format!(r#"!test "$1" = get && exec git credential-store --file='{quoted}'"#))
+        Some(format!(r#"!f() {{ test "$1" = get && exec git credential-store --file='{quoted}' get; }}; f"#))
     }
 }
 

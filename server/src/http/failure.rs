@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Longer than any Git host or registry is waited for.
 const MOST_TIME: Duration = Duration::from_secs(90);
 
+const MOST_PROBLEM: usize = 64 << 10;
+
 /// A problem on its way out. Its status may be finer than the problem's own.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -104,6 +106,21 @@ pub async fn in_time(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => Failure::from(Problem::new(ProblemStatus::Unavailable, "unavailable")).into_response(),
     }
+}
+
+/// Middleware: a server function's failure gets its problem's status. Leptos answers all of them with 500.
+pub async fn of_functions(request: Request, next: Next) -> Response {
+    let is_call = request.uri().path().starts_with(FUNCTIONS);
+    let response = next.run(request).await;
+    if !is_call || response.status() != StatusCode::INTERNAL_SERVER_ERROR {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, MOST_PROBLEM).await.unwrap_or_default();
+    if let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) {
+        parts.status = Failure::from(problem).status;
+    }
+    Response::from_parts(parts, bytes.into())
 }
 
 pub async fn method_not_allowed() -> Failure {

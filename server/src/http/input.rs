@@ -67,15 +67,24 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         }
     })?;
     json.end().map_err(|_| syntax())?;
+    // Serde would take a list for a structure, field by field.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(ProblemStatus::Invalid, "field_form").into());
+    }
     Ok(value)
 }
 
 /// What serde says of a field, without its value.
 fn wrong_field(path: &str, said: &str) -> Problem {
     let path = if path == "." { "" } else { path };
+    // An unknown field's name is the end of the path already, a missing one's is not.
     let named = |name: &str| {
         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-        if path.is_empty() { name } else { format!("{path}.{name}") }
+        if path.is_empty() || path == name || path.ends_with(&format!(".{name}")) {
+            path.rsplit_once('.').map_or(name.clone(), |_| path.to_owned())
+        } else {
+            format!("{path}.{name}")
+        }
     };
     let quoted = |prefix: &str| said.strip_prefix(prefix)?.split('`').next();
     if let Some(name) = quoted("unknown field `") {

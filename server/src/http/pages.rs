@@ -1,13 +1,14 @@
 //! The pages and their server functions: who asks and what may be asked for are put into context, Leptos does the rest.
 
 use super::Edge;
-use super::failure::{Failure, is_api};
+use super::failure::{self, Failure, is_api};
 use super::headers::page_policy;
 use super::visitor::Visitor;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use kiops_app::backend::Caller;
 use kiops_app::error::Problem;
@@ -25,6 +26,7 @@ pub fn router(edge: &Edge) -> Router<Edge> {
     let options = edge.site.options.clone();
     Router::new()
         .leptos_routes_with_context(edge, generate_route_list(App), context(edge), move || shell(options.clone()))
+        .layer(from_fn(failure::of_functions))
         // Only gzip is built in: brotli's windows cost megabytes a reply and save little of a page's few kilobytes.
         .layer(CompressionLayer::new().compress_when(is_page))
 }

@@ -140,7 +140,7 @@ async fn fixed(answer: String) -> (String, Arc<Mutex<String>>) {
 
 #[tokio::test]
 async fn what_is_no_git_host() {
-    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\nhello\n";
     let (url, _) = fixed(page.into()).await;
     let (_folder, git) = asker();
     assert_eq!(code(git.check(Remote { url: &format!("{url}/a.git"), token: None }).await), "git_not_found");

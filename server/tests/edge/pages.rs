@@ -12,7 +12,7 @@ async fn a_browser_signs_in_and_sees_its_services() {
     let server = TestServer::start().await;
     server.register(service("주문 서비스", "https://git.example.com/shop/orders.git").tap("orders")).await;
     let nobody = server.send(server.request(Method::GET, "/services").header("accept", "text/html")).await;
-    assert_eq!((nobody.status, nobody.header("location")), (302, "/sign-in?next=%2Fservices"));
+    assert_eq!((nobody.status, nobody.header("location")), (302, "/sign-in?next=/services"));
     let door = server.send(server.request(Method::GET, "/sign-in")).await;
     assert_eq!(door.status, 200);
     assert!(door.text.contains("Sign in") && door.text.contains("action=\"/api/fn"), "{}", door.text);

@@ -56,7 +56,7 @@ async fn what_is_wrong_with_a_service_is_named() {
         (with("/registry_config/password", json!("short")), 422, "secret_too_short", "registry_config.password"),
         (with("/registry_config/password", Value::Null), 422, "required", "registry_config.password"),
         (with("/registry_config/url", json!("no host")), 422, "registry_url_form", "registry_config.url"),
-        (with("/registry_config/kind", json!("ecr")), 422, "field_form", "registry_config"),
+        (with("/registry_config/kind", json!("ecr")), 422, "field_form", "registry_config.kind"),
         (with("/source/url", json!("file:///etc")), 422, "git_url_scheme", "source.url"),
         (with("/source/url", json!("https://u:p@h/x")), 422, "git_url_credential", "source.url"),
         (with("/source/url", json!("--upload-pack=x")), 422, "git_url_scheme", "source.url"),
