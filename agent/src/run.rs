@@ -87,7 +87,6 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     } else {
         Ending::infrastructure("agent", "the agent was cut off")
     };
-    let end = ending.end;
     tracing::info!(?ending, "the attempt is over");
     // The workspace may be all that fills the disk, and the result must find room.
     let cleared = if let Err(error) = recorder.finish(ending.clone()) {
@@ -106,7 +105,8 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     if let Some(cleared) = cleared {
         cleared.await?;
     }
-    Ok(end.into())
+    // What the spool says counts: this process may only have served it.
+    Ok(recorder.standing().ended.map_or(Exit::Infrastructure, Exit::from))
 }
 
 /// Until the server has everything, or nobody comes for it. A signal ends the wait only when nothing can be lost by it.
