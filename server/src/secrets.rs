@@ -236,14 +236,14 @@ fn key_from_file(path: &Path, may_make: bool) -> Result<Zeroizing<[u8; KEY_BYTES
 
 fn read_key(path: &Path) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let file = std::fs::File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Loose { path: path.to_owned(), mode });
     }
     let mut text = Zeroizing::new(String::new());
     // A key is 64 letters; whatever file this is, not more than a little of it is read.
-    file.by_ref().take(1024).read_to_string(&mut text).map_err(failed)?;
+    file.take(1024).read_to_string(&mut text).map_err(failed)?;
     parse_key(&text).ok_or_else(|| KeyError::Malformed(format!("the key file {}", path.display())))
 }
 

@@ -114,6 +114,13 @@ pub struct Image {
     config_digest: String,
 }
 
+#[cfg(test)]
+impl Image {
+    pub(crate) fn sample(digest: &str) -> Self {
+        Self { digest: digest.to_owned(), size_bytes: 1, config_digest: "sha256:config".to_owned() }
+    }
+}
+
 pub struct RegistryClient {
     http: Http,
 }
