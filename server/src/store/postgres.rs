@@ -33,6 +33,13 @@ macro_rules! for_update_skip_locked {
     };
 }
 
+/// PostgreSQL finds the index by itself.
+macro_rules! builds_by {
+    ($alias:literal, $index:literal) => {
+        concat!("builds AS ", $alias, " ")
+    };
+}
+
 #[path = "queries.rs"]
 mod queries;
 
