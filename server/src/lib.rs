@@ -4,9 +4,16 @@
 //! What never enters: views.
 
 pub mod builds;
+pub mod cli;
+pub mod config;
 pub mod diagnosis;
 pub mod disk;
+pub mod folder;
+pub mod git;
+pub mod outgoing;
 pub mod problems;
 pub mod registry;
 pub mod runner;
+pub mod secrets;
 pub mod store;
+pub mod telemetry;

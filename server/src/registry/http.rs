@@ -1,27 +1,21 @@
 //! HTTP as far as a registry needs it: small bodies, a time limit, and redirects that carry no login elsewhere.
 
 use super::RegistryError;
+use crate::outgoing::{HttpsClient, https_client};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, HeaderMap, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use std::error::Error;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Manifests and configs; a registry refuses larger manifests itself.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 /// How much of an answer an error quotes, for the log.
 const QUOTE_BYTES: usize = 300;
 const REDIRECTS: usize = 4;
-
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 pub struct Http {
     /// Made at the first use: reading the machine's certificates takes its time.
@@ -52,7 +46,7 @@ impl Http {
     }
 
     fn client(&self) -> Result<&HttpsClient, RegistryError> {
-        self.client.get_or_init(make_client).as_ref().map_err(|e| RegistryError::Tls(e.clone()))
+        self.client.get_or_init(https_client).as_ref().map_err(|e| RegistryError::Tls(e.clone()))
     }
 
     pub async fn send(
@@ -115,22 +109,6 @@ impl Http {
         }
         Ok(Reply { status: parts.status, headers: parts.headers, body: bytes.freeze() })
     }
-}
-
-fn make_client() -> Result<HttpsClient, String> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT_LIMIT));
-    let https = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(Arc::new(rustls::crypto::ring::default_provider()))
-        .map_err(|e| format!("the machine's certificates: {e}"))?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    let mut client = Client::builder(TokioExecutor::new());
-    // Asked a few times a build: no connection is worth keeping open in between.
-    client.pool_max_idle_per_host(0);
-    Ok(client.build(https))
 }
 
 /// Which of the ways a connection can fail this was.
