@@ -78,7 +78,7 @@ async fn every_way_to_fail_has_its_code() {
         (Fault::Status(403), "registry_denied"),
         (Fault::Status(500), "network"),
         (Fault::Status(429), "network"),
-        (Fault::Status(404), "registry_not_a_registry"),
+        (Fault::Status(404), "registry_denied"),
         (Fault::Drop, "network"),
     ] {
         faulty.fail(On::Everything, fault);

@@ -92,11 +92,16 @@ impl Who {
     pub async fn stop(self, grace: Duration) {
         self.terminate();
         self.over_within(grace).await;
+        self.kill();
+        self.over_within(KILL_PATIENCE).await;
+    }
+
+    /// Kills the process and its group, without waiting for it.
+    pub fn kill(self) {
         // The group's number stays taken as long as anybody is in it, so it can only be ours, unless its leader is
         // somebody else by now.
         if !matches!(self.look(), Look::SomebodyElse) {
             let _ = kill_process_group(self.pid, Signal::KILL);
-            self.over_within(KILL_PATIENCE).await;
         }
     }
 }

@@ -54,10 +54,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         for attempt in 1..4 {
             if let Some(who) = self.attempt(attempt).who("agent.stat") {
-                futures::executor::block_on(async {
-                    who.terminate();
-                    who.stop(Duration::ZERO).await;
-                });
+                who.kill();
             }
         }
     }
