@@ -1,9 +1,11 @@
 //! A click becomes a row: checks, a snapshot of everything the build needs, one transaction. Git is asked only when
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
-use super::{Inner, spec};
-use crate::problems::{internal, of_store, random};
+use super::{HeadOf, Inner, spec};
+use crate::git::{Git, Remote};
+use crate::problems::{of_store, random};
 use crate::store::{AuditEntry, BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
+use async_trait::async_trait;
 use kiops_app::backend::Caller;
 use kiops_app::error::{Problem, ProblemStatus, Result};
 use kiops_app::model::*;
@@ -52,13 +54,7 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
 }
 
 async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<String> {
-    let token = match &service.git_secret {
-        Some(id) => {
-            let sealed = inner.store.secret(id).await.map_err(|e| of_store("service", e))?;
-            Some(inner.vault.open(&sealed).map_err(|e| internal("a stored Git token", e))?)
-        }
-        None => None,
-    };
+    let token = inner.secret(service.git_secret.as_ref()).await.map_err(|e| of_store("service", e))?;
     inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
 }
 
@@ -93,6 +89,13 @@ pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Resu
     }
     audit(inner, caller, "build.cancel", id, json!({})).await;
     Ok(())
+}
+
+#[async_trait]
+impl HeadOf for Git {
+    async fn head_of(&self, url: &str, token: Option<&str>, branch: &str) -> Result<String> {
+        Git::head_of(self, Remote { url, token }, branch).await
+    }
 }
 
 /// What has been done is done: a line that is missing in the audit is said in the log and takes nothing back.
