@@ -32,11 +32,11 @@ mod on_server {
     use crate::backend::{Backend, Caller, SessionToken};
     use crate::error::{Problem, Result};
     use crate::ui::query::Query;
+    use http::StatusCode;
+    use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
+    use http::request::Parts;
     use leptos::prelude::*;
     use leptos_axum::ResponseOptions;
-    use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
-    use http::StatusCode;
-    use http::request::Parts;
 
     pub const SESSION_COOKIE: &str = "kiops_session";
     const SESSION_DAYS: u32 = 30;
@@ -79,8 +79,7 @@ mod on_server {
 
     /// Whether a browser posted a form by itself, without the page's program.
     pub fn plain_form() -> bool {
-        is_call()
-            && use_context::<Parts>().is_some_and(|parts| header(&parts, ACCEPT).contains("text/html"))
+        is_call() && use_context::<Parts>().is_some_and(|parts| header(&parts, ACCEPT).contains("text/html"))
     }
 
     /// Sends a plain form on to a page; a page whose program runs stays where it is.
@@ -162,9 +161,7 @@ mod on_server {
 
     /// What the browser says about languages.
     pub fn accept_language() -> String {
-        use_context::<Parts>()
-            .map(|parts| header(&parts, ACCEPT_LANGUAGE).to_owned())
-            .unwrap_or_default()
+        use_context::<Parts>().map(|parts| header(&parts, ACCEPT_LANGUAGE).to_owned()).unwrap_or_default()
     }
 
     /// Server clock, UTC milliseconds.

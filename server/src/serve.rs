@@ -107,7 +107,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
 }
 
 async fn open_store(config: &Config, folder: &DataFolder) -> Result<SharedStore> {
-    let url = config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
+    let url =
+        config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
     let store = store::open(&url).await.map_err(|error| match error {
         StoreError::NewerSchema { found, known } => anyhow!(
             "The database {url} was written by a newer version of KIOPS Build (its schema is {found}, this program knows \

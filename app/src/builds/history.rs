@@ -40,7 +40,8 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
     });
     let service = shown.detail.with_untracked(|d| d.id.clone());
     let base = format!("/services/edit/{service}");
-    let page = Resource::new_blocking(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
+    let page =
+        Resource::new_blocking(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
     let start = ServerAction::<BeginBuild>::new();
     let problems = Problems::new(move || start.value().get(), &Returned::of("start"));
     let key = request_key();

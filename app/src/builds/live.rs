@@ -78,9 +78,9 @@ impl Live {
     pub fn agent_now(self) -> i64 {
         match self.agent.get() {
             Some(offset) if self.running() => (self.clock.get() + offset).max(0),
-            _ => self.view.with(|view| {
-                view.steps.iter().flat_map(|s| &s.intervals).map(|i| i.end_ms).max().unwrap_or_default()
-            }),
+            _ => self
+                .view
+                .with(|view| view.steps.iter().flat_map(|s| &s.intervals).map(|i| i.end_ms).max().unwrap_or_default()),
         }
     }
 }
@@ -89,10 +89,7 @@ impl Live {
 pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
     let query = use_query_map();
     let row = wanted_row();
-    let snapshot = Resource::new_blocking(
-        move || id.clone(),
-        move |id| get_snapshot(id, row),
-    );
+    let snapshot = Resource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
     view! {
         <Suspense fallback=|| view! { <div class="live skeleton-live" aria-hidden="true"></div> }>
             {move || Suspend::new(async move {
@@ -111,7 +108,8 @@ pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
 /// The row that the address asks for: `&row=13` or `#row-13`, counted from 1 as they are shown.
 fn wanted_row() -> Option<u64> {
     let by_query = use_query_map().with_untracked(|q| q.get_str("row").and_then(|n| n.parse::<u64>().ok()));
-    let by_hash = || use_location().hash.get_untracked().trim_start_matches('#').strip_prefix("row-")?.parse::<u64>().ok();
+    let by_hash =
+        || use_location().hash.get_untracked().trim_start_matches('#').strip_prefix("row-")?.parse::<u64>().ok();
     by_query.or_else(by_hash).filter(|n| *n > 0).map(|n| n - 1)
 }
 

@@ -18,7 +18,9 @@ pub fn ResultBox(live: Live) -> impl IntoView {
     let total = steps.len().to_string();
     let tag = head.image_tag.clone();
     let pull = match (&tag, &head.digest) {
-        (Some(tag), Some(digest)) => tag.rsplit_once(':').map(|(repository, _)| format!("docker pull {repository}@{digest}")),
+        (Some(tag), Some(digest)) => {
+            tag.rsplit_once(':').map(|(repository, _)| format!("docker pull {repository}@{digest}"))
+        }
         _ => None,
     };
     let took = head.duration_ms(live.clock.get()).map(format::duration);
@@ -128,7 +130,8 @@ fn failure_text(code: &str, part: &str, args: &BTreeMap<String, String>) -> Stri
 #[component]
 pub fn FailureBox(live: Live, base: String) -> impl IntoView {
     let BuildDetail { head, diagnosis, .. } = live.build.get();
-    let code = diagnosis.as_ref().map(|d| d.code.clone()).or(head.failure_code.clone()).unwrap_or_else(|| "unknown".into());
+    let code =
+        diagnosis.as_ref().map(|d| d.code.clone()).or(head.failure_code.clone()).unwrap_or_else(|| "unknown".into());
     let mut args = diagnosis.as_ref().map(|d| d.arguments.clone()).unwrap_or_default();
     // What the class' sentences may name, where the diagnosis did not say.
     let failed = live.view.with(|v| v.failed_step().cloned());

@@ -37,7 +37,8 @@ fn random_key() -> String {
 #[component]
 pub fn RunTab(shown: Shown) -> impl IntoView {
     let query = use_query_map();
-    let running = shown.detail.with_untracked(|d| d.last_build.as_ref().filter(|b| !b.status.is_final()).map(|b| b.id.clone()));
+    let running =
+        shown.detail.with_untracked(|d| d.last_build.as_ref().filter(|b| !b.status.is_final()).map(|b| b.id.clone()));
     let id = Memo::new(move |_| {
         query.with(|q| q.get_str("id").and_then(|id| id.parse::<BuildId>().ok())).or_else(|| running.clone())
     });

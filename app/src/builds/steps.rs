@@ -81,7 +81,11 @@ fn step_row(live: Live, index: usize) -> AnyView {
     // Only a running step follows the clock.
     let time = move || {
         let now = if kind.get() == Marker::Running { live.agent_now() } else { 0 };
-        step.with(|s| s.as_ref().and_then(|s| s.duration_ms(now)).map_or("–".to_owned(), |ms| format!("{}s", format::tenths(ms))))
+        step.with(|s| {
+            s.as_ref()
+                .and_then(|s| s.duration_ms(now))
+                .map_or("–".to_owned(), |ms| format!("{}s", format::tenths(ms)))
+        })
     };
     let bars = move || {
         step.with(|s| {
@@ -104,13 +108,14 @@ fn step_row(live: Live, index: usize) -> AnyView {
                 done += if t.done { t.total } else { t.current.min(t.total) };
                 total += t.total;
             });
-            (total > 0 && s.marker == Marker::Running).then(|| {
-                tf("steps.transfer", &[("done", &format::memory(done)), ("total", &format::memory(total))])
-            })
+            (total > 0 && s.marker == Marker::Running)
+                .then(|| tf("steps.transfer", &[("done", &format::memory(done)), ("total", &format::memory(total))]))
         })
     };
     let target = move || step.with(|s| s.as_ref().map(|s| s.first_row + 1).unwrap_or(1));
-    let href = move || live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, target()));
+    let href = move || {
+        live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, target()))
+    };
     view! {
         <li class="step-item">
             <a class=move || format!("step {}", marker(kind.get()).0) href=href>
@@ -134,7 +139,8 @@ fn step_row(live: Live, index: usize) -> AnyView {
 #[component]
 fn Usage(live: Live) -> impl IntoView {
     let any = Memo::new(move |_| live.view.with(|v| !v.usage.is_empty()));
-    move || any.get().then(|| {
+    move || {
+        any.get().then(|| {
         view! {
             <div class="usage" aria-label=t("usage.label") role="group">
                 {meter(live, "usage.cpu", |s| f64::from(s.cpu_millicores), |n| tf("usage.cores", &[("n", &format::cores(n as u32))]))}
@@ -143,6 +149,7 @@ fn Usage(live: Live) -> impl IntoView {
             </div>
         }
     })
+    }
 }
 
 /// A figure with its course: now while it runs, the peak afterwards.

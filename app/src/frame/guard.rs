@@ -30,25 +30,30 @@ pub fn Guard() -> impl IntoView {
     Effect::new(move |_| {
         // Before the router sees the click.
         let clicks = document();
-        let hear = leptos::wasm_bindgen::closure::Closure::<dyn Fn(ev::MouseEvent)>::new(move |event: ev::MouseEvent| {
-            if !unsaved.try_get_untracked().unwrap_or(false) || event.meta_key() || event.ctrl_key() || event.shift_key() {
-                return;
-            }
-            let link = event
-                .target()
-                .and_then(|t| t.dyn_into::<Element>().ok())
-                .and_then(|e| e.closest("a[href]").ok().flatten())
-                .and_then(|e| e.dyn_into::<HtmlAnchorElement>().ok());
-            if let Some(link) = link.filter(|a| a.target().is_empty() && !a.has_attribute("download")) {
-                event.prevent_default();
-                event.stop_propagation();
-                target.set(Some(format!("{}{}{}", link.pathname(), link.search(), link.hash())));
-                if let Some(dialog) = dialog.get_untracked() {
-                    let dialog: &HtmlDialogElement = &dialog;
-                    let _ = dialog.show_modal();
+        let hear =
+            leptos::wasm_bindgen::closure::Closure::<dyn Fn(ev::MouseEvent)>::new(move |event: ev::MouseEvent| {
+                if !unsaved.try_get_untracked().unwrap_or(false)
+                    || event.meta_key()
+                    || event.ctrl_key()
+                    || event.shift_key()
+                {
+                    return;
                 }
-            }
-        });
+                let link = event
+                    .target()
+                    .and_then(|t| t.dyn_into::<Element>().ok())
+                    .and_then(|e| e.closest("a[href]").ok().flatten())
+                    .and_then(|e| e.dyn_into::<HtmlAnchorElement>().ok());
+                if let Some(link) = link.filter(|a| a.target().is_empty() && !a.has_attribute("download")) {
+                    event.prevent_default();
+                    event.stop_propagation();
+                    target.set(Some(format!("{}{}{}", link.pathname(), link.search(), link.hash())));
+                    if let Some(dialog) = dialog.get_untracked() {
+                        let dialog: &HtmlDialogElement = &dialog;
+                        let _ = dialog.show_modal();
+                    }
+                }
+            });
         let _ = clicks.add_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
         let hear = SendWrapper::new(hear);
         on_cleanup(move || {

@@ -36,7 +36,9 @@ pub fn store(key: &str, value: &str) {
 /// Sets a cookie for a year; an empty value takes it away.
 pub fn set_cookie(name: &str, value: &str) {
     let age = if value.is_empty() { 0 } else { 31_536_000 };
-    if let Some(document) = browser().and_then(|w| w.document()).and_then(|d| d.dyn_into::<web_sys::HtmlDocument>().ok()) {
+    if let Some(document) =
+        browser().and_then(|w| w.document()).and_then(|d| d.dyn_into::<web_sys::HtmlDocument>().ok())
+    {
         let _ = document.set_cookie(&format!("{name}={value}; Max-Age={age}; Path=/; SameSite=Lax"));
     }
 }
@@ -89,7 +91,8 @@ fn copy_by_command(text: &str) -> Option<bool> {
     area.set_value(text);
     area.set_class_name("offscreen");
     // Inside an open dialog everything else cannot be focused.
-    let home = document.active_element().and_then(|e| e.parent_element()).or_else(|| document.body().map(Into::into))?;
+    let home =
+        document.active_element().and_then(|e| e.parent_element()).or_else(|| document.body().map(Into::into))?;
     home.append_child(&area).ok()?;
     area.select();
     let document: web_sys::HtmlDocument = document.dyn_into().ok()?;

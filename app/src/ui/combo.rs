@@ -43,7 +43,9 @@ pub fn Combo(
         let wanted = typed.get().unwrap_or_default().trim().to_lowercase();
         choices.with(|list| {
             list.iter()
-                .filter(|c| wanted.is_empty() || c.label.to_lowercase().contains(&wanted) || c.value.starts_with(&wanted))
+                .filter(|c| {
+                    wanted.is_empty() || c.label.to_lowercase().contains(&wanted) || c.value.starts_with(&wanted)
+                })
                 .take(SHOWN)
                 .cloned()
                 .collect::<Vec<_>>()

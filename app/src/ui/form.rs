@@ -78,9 +78,8 @@ impl Problems {
     pub fn elsewhere(self, known: &'static [&'static str]) -> Signal<Option<String>> {
         let problem = self.0;
         Signal::derive(move || {
-            problem.with(|p| {
-                p.as_ref().filter(|p| !p.field.as_deref().is_some_and(|f| known.contains(&f))).map(sentence)
-            })
+            problem
+                .with(|p| p.as_ref().filter(|p| !p.field.as_deref().is_some_and(|f| known.contains(&f))).map(sentence))
         })
     }
 

@@ -4,8 +4,8 @@ pub mod browser;
 mod clock;
 mod combo;
 mod dialog;
-pub mod format;
 mod form;
+pub mod format;
 mod parts;
 pub mod query;
 

@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn queries_are_encoded_and_without_empty_values() {
-        let query = Query::default().with("build", "run").with("x", "").with("branch", "feature/a&b 가").with("build", "help");
+        let query =
+            Query::default().with("build", "run").with("x", "").with("branch", "feature/a&b 가").with("build", "help");
         assert_eq!(query.to_string(), "branch=feature/a%26b%20%EA%B0%80&build=help");
     }
 }

@@ -112,7 +112,9 @@ impl LocalAccounts {
 impl Accounts for LocalAccounts {
     async fn sign_in(&self, user: &str, password: &str) -> Result<SessionToken> {
         if let Err(wait) = self.attempts.admit(user, Instant::now()) {
-            return Err(Problem::new(ProblemStatus::TooMany, "too_many_attempts").with("retry_s", wait.as_secs().max(1)));
+            return Err(
+                Problem::new(ProblemStatus::TooMany, "too_many_attempts").with("retry_s", wait.as_secs().max(1))
+            );
         }
         let known = self.store.user_by_name(user).await.map_err(|e| of_store("user", e))?;
         let hash = known.as_ref().and_then(|user| user.password_hash.as_deref());

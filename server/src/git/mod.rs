@@ -13,9 +13,9 @@ mod listing;
 
 pub use address::{AddressPolicy, Refused};
 
+use crate::builds::HeadOf;
 use crate::clock::now_ms;
 use crate::problems::internal;
-use crate::builds::HeadOf;
 use address::Address;
 use async_trait::async_trait;
 use command::{Capture, GitCommand};

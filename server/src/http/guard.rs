@@ -63,11 +63,8 @@ pub async fn meant_for_us(State(edge): State<Edge>, request: Request, next: Next
     if text(request.headers(), header::HOST).is_some_and(|host| edge.hosts.knows(host)) {
         return next.run(request).await;
     }
-    Failure {
-        status: StatusCode::MISDIRECTED_REQUEST,
-        problem: Problem::new(ProblemStatus::Forbidden, "host_refused"),
-    }
-    .into_response()
+    Failure { status: StatusCode::MISDIRECTED_REQUEST, problem: Problem::new(ProblemStatus::Forbidden, "host_refused") }
+        .into_response()
 }
 
 /// Middleware: the page that a change comes from.
@@ -122,9 +119,16 @@ mod tests {
         ] {
             assert!(hosts().knows(known), "{known}");
         }
-        for strange in
-            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "other.example:1", "a b", "x:y", "@"]
-        {
+        for strange in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "other.example:1",
+            "a b",
+            "x:y",
+            "@",
+        ] {
             assert!(!hosts().knows(strange), "{strange}");
         }
     }

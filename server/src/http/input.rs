@@ -24,7 +24,8 @@ fn too_large() -> Failure {
 
 /// Middleware: no body is longer than that, whoever reads it.
 pub async fn bounded(request: Request, next: Next) -> Response {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > MOST_BODY) {
         return too_large().into_response();
     }

@@ -27,11 +27,7 @@ pub fn router() -> Router<Edge> {
 
 /// A snapshot, then patches. Whoever comes back, with `Last-Event-ID` or `?after=`, gets a snapshot again, which replaces
 /// all that was known; `end` says that nothing more will come.
-async fn live(
-    State(edge): State<Edge>,
-    SignedIn(caller): SignedIn,
-    Id(id): Id<BuildId>,
-) -> Result<impl IntoResponse> {
+async fn live(State(edge): State<Edge>, SignedIn(caller): SignedIn, Id(id): Id<BuildId>) -> Result<impl IntoResponse> {
     let messages = edge.builds.watch(&caller, &id).await?;
     let events = until_over(messages).take_until(edge.stopping.clone().cancelled_owned());
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -91,8 +87,10 @@ pub async fn log_text(edge: &Edge, caller: &Caller, id: &BuildId) -> Result<Resp
 
 /// `orders-42.log`; a name in another script comes beside one that every program reads.
 fn attachment(service: &str, number: i64) -> String {
-    let plain: String =
-        service.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).collect();
+    let plain: String = service
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .collect();
     let encoded: String = service
         .bytes()
         .map(|b| {

@@ -1,17 +1,17 @@
 //! The pages and their server functions: who asks and what may be asked for are put into context, Leptos does the rest.
 
+use super::Edge;
 use super::failure::{Failure, is_api};
 use super::headers::page_policy;
 use super::visitor::Visitor;
-use super::Edge;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use kiops_app::App;
 use kiops_app::backend::Caller;
 use kiops_app::error::Problem;
-use kiops_app::App;
 use leptos::nonce::use_nonce;
 use leptos::prelude::{provide_context, use_context};
 use leptos_axum::{LeptosRoutes, ResponseOptions, generate_route_list};

@@ -46,7 +46,11 @@ impl LocalServices {
             return ref_name(given, FIELD);
         }
         let check = self.git.check(Remote { url, token }).await?;
-        if check.default_branch.is_empty() { Err(Problem::invalid("required", FIELD)) } else { Ok(check.default_branch) }
+        if check.default_branch.is_empty() {
+            Err(Problem::invalid("required", FIELD))
+        } else {
+            Ok(check.default_branch)
+        }
     }
 
     /// The given token, or the stored one of this service where none was given.
@@ -68,9 +72,9 @@ impl LocalServices {
         match self.addresses.resolve(name, port).await {
             Ok(_) => Ok(()),
             Err(Refused::Forbidden) => Err(Problem::invalid("address_refused", "registry_config.url")),
-            Err(Refused::Unknown) => Err(Problem::new(ProblemStatus::Upstream, "dns")
-                .with("host", &registry.host)
-                .at("registry_config.url")),
+            Err(Refused::Unknown) => {
+                Err(Problem::new(ProblemStatus::Upstream, "dns").with("host", &registry.host).at("registry_config.url"))
+            }
         }
     }
 
@@ -103,11 +107,7 @@ fn git_token(token: Option<&str>) -> Result<Option<&str>> {
 const MAX_TOKEN_BYTES: usize = 4_096;
 
 fn source_of(row: &ServiceRow) -> Source {
-    Source {
-        url: row.git_url.clone(),
-        default_branch: row.default_branch.clone(),
-        has_token: row.git_secret.is_some(),
-    }
+    Source { url: row.git_url.clone(), default_branch: row.default_branch.clone(), has_token: row.git_secret.is_some() }
 }
 
 #[async_trait]
@@ -168,16 +168,18 @@ impl Services for LocalServices {
             settings,
         };
         self.store.insert_service(&row).await.map_err(|e| of_store("service", e))?;
-        changed(&self.store, caller, "service.register", row.id.as_str(), serde_json::json!({ "name": row.name })).await;
+        changed(&self.store, caller, "service.register", row.id.as_str(), serde_json::json!({ "name": row.name }))
+            .await;
         Ok(row.id)
     }
 
     async fn save_settings(&self, caller: &Caller, id: &ServiceId, input: SettingsInput) -> Result<BuildSettings> {
         let settings = input.validate()?;
-        let saved = self.store.save_settings(&caller.org_id, id, &settings, input.version).await.map_err(|e| match e {
-            StoreError::Conflict => Problem::conflict("settings_conflict"),
-            error => of_store("service", error),
-        })?;
+        let saved =
+            self.store.save_settings(&caller.org_id, id, &settings, input.version).await.map_err(|e| match e {
+                StoreError::Conflict => Problem::conflict("settings_conflict"),
+                error => of_store("service", error),
+            })?;
         let detail = serde_json::to_value(&saved).unwrap_or_default();
         changed(&self.store, caller, "service.settings", id.as_str(), detail).await;
         Ok(saved)
@@ -297,7 +299,8 @@ mod tests {
         assert_eq!(git_token(None), Ok(None));
         assert_eq!(git_token(Some("")), Ok(Some("")));
         assert_eq!(git_token(Some("glpat-x")), Ok(Some("glpat-x")));
-        for (bad, code) in [("short", "secret_too_short"), ("with space", "token_form"), ("line\nbreak", "token_form")] {
+        for (bad, code) in [("short", "secret_too_short"), ("with space", "token_form"), ("line\nbreak", "token_form")]
+        {
             assert_eq!(git_token(Some(bad)).map_err(|p| p.code), Err(code.to_owned()), "{bad:?}");
         }
         assert!(git_token(Some(&"x".repeat(MAX_TOKEN_BYTES + 1))).is_err());

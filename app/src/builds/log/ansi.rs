@@ -39,9 +39,7 @@ impl Look {
         if self.inverse && fore == 0 && back == 0 {
             add("inv");
         }
-        for (on, name) in
-            [(self.bold, "bold"), (self.dim, "dim"), (self.italic, "ital"), (self.underline, "under")]
-        {
+        for (on, name) in [(self.bold, "bold"), (self.dim, "dim"), (self.italic, "ital"), (self.underline, "under")] {
             if on {
                 add(name);
             }
@@ -245,7 +243,8 @@ mod tests {
             let line: String = (0..40)
                 .map(|_| {
                     seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    ['\u{1b}', '[', ']', ';', 'm', '3', '8', '5', '\u{9b}', '가', '\u{7}', 'x'][(seed >> 16) as usize % 12]
+                    ['\u{1b}', '[', ']', ';', 'm', '3', '8', '5', '\u{9b}', '가', '\u{7}', 'x']
+                        [(seed >> 16) as usize % 12]
                 })
                 .collect();
             assert!(!plain(&line).chars().any(char::is_control));

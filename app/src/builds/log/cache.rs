@@ -62,9 +62,8 @@ impl Cache {
 
     /// The smallest stretch that holds every unknown row of a window.
     pub fn missing(&self, first: u64, count: u64) -> Option<(u64, u64)> {
-        let unknown = |row: &u64| {
-            !self.blocks.iter().any(|(i, b)| *i == row / BLOCK && b[(row % BLOCK) as usize].is_some())
-        };
+        let unknown =
+            |row: &u64| !self.blocks.iter().any(|(i, b)| *i == row / BLOCK && b[(row % BLOCK) as usize].is_some());
         let from = (first..first + count).find(unknown)?;
         let to = (from..first + count).rev().find(unknown)?;
         Some((from, to - from + 1))
@@ -77,7 +76,8 @@ mod tests {
     use kiops_events::RowKind;
 
     fn page(first: u64, n: u64) -> RowsPage {
-        let row = |i: u64| Row { kind: RowKind::Line, place: None, line: None, at_ms: None, text: i.to_string(), cut: false };
+        let row =
+            |i: u64| Row { kind: RowKind::Line, place: None, line: None, at_ms: None, text: i.to_string(), cut: false };
         RowsPage { first, rows: (first..first + n).map(row).collect(), total: 1_000_000 }
     }
 

@@ -404,9 +404,7 @@ fn switch(label: String, on: RwSignal<bool>, act: impl Fn(ev::MouseEvent) + 'sta
 
 /// Copies what is selected in the log, else the whole log where it is not too long, else what is in sight.
 fn copy_log(log: Log, said: RwSignal<String>) {
-    let tell = move |key: &'static str| {
-        move |done: bool| drop(said.try_set(t(if done { key } else { "copy.failed" })))
-    };
+    let tell = move |key: &'static str| move |done: bool| drop(said.try_set(t(if done { key } else { "copy.failed" })));
     let selected = browser::selection_within(".log-rows");
     if !selected.is_empty() {
         browser::copy(selected, tell("log.copied_selection"));

@@ -157,9 +157,9 @@ fn parse_note(text: &str) -> (String, BTreeMap<String, String>) {
     let mut args = BTreeMap::new();
     let mut last: Option<String> = None;
     for word in words {
-        let begins = word.split_once('=').filter(|(name, _)| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        });
+        let begins = word
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         match (begins, &last) {
             (Some((name, value)), _) => {
                 args.insert(name.to_owned(), value.to_owned());

@@ -48,7 +48,6 @@ async fn detail(
     State(edge): State<Edge>,
     SignedIn(caller): SignedIn,
     Id(id): Id<BuildId>,
-
 ) -> Result<Json<BuildDetail>> {
     let mut build = edge.backend.builds.get(&caller, &id).await?;
     if let Some(diagnosis) = &mut build.diagnosis {
