@@ -2,7 +2,6 @@
 //! nobody looks.
 
 use crate::model::{BuildId, LiveMessage};
-use leptos::prelude::*;
 
 /// How the stream stands.
 #[derive(Clone, Copy, PartialEq, Eq)]

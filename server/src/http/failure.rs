@@ -68,16 +68,17 @@ pub fn is_api(uri: &Uri) -> bool {
 
 /// Middleware: puts failures into words.
 pub async fn in_words(request: Request, next: Next) -> Response {
+    let lang = words::language(request.headers());
     let uri = request.uri().clone();
     let mut response = next.run(request).await;
     let Some(Failure { status, problem }) = response.extensions_mut().remove::<Failure>() else { return response };
     let mut told = if is_api(&uri) {
-        let message = words::of_problem(&problem);
+        let message = words::of_problem(lang, &problem);
         Json(Told { code: &problem.code, message, field: problem.field.as_deref() }).into_response()
     } else if uri.path().starts_with(FUNCTIONS) {
         Json(&problem).into_response()
     } else {
-        words::of_problem(&problem).into_response()
+        words::of_problem(lang, &problem).into_response()
     };
     *told.status_mut() = status;
     if status == StatusCode::UNAUTHORIZED {

@@ -9,20 +9,22 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use kiops_app::App;
 use kiops_app::backend::Caller;
 use kiops_app::error::Problem;
+use kiops_app::{App, shell};
+use leptos::config::LeptosOptions;
 use leptos::nonce::use_nonce;
 use leptos::prelude::{provide_context, use_context};
 use leptos_axum::{LeptosRoutes, ResponseOptions, generate_route_list};
 use tower_http::compression::CompressionLayer;
 
 /// Where server functions are mounted.
-pub const FUNCTIONS: &str = "/api/fn";
+pub const FUNCTIONS: &str = kiops_app::call::PREFIX;
 
 pub fn router(edge: &Edge) -> Router<Edge> {
+    let options = edge.site.options.clone();
     Router::new()
-        .leptos_routes_with_context(edge, generate_route_list(App), context(edge), App)
+        .leptos_routes_with_context(edge, generate_route_list(App), context(edge), move || shell(options.clone()))
         // Only gzip is built in: brotli's windows cost megabytes a reply and save little of a page's few kilobytes.
         .layer(CompressionLayer::new().compress_when(is_page))
 }
@@ -58,7 +60,8 @@ pub async fn missing(State(edge): State<Edge>, uri: Uri, request: Request) -> Re
     if is_api(&uri) || uri.path().starts_with(FUNCTIONS) || !wants_page || !request.method().is_safe() {
         return Failure::from(Problem::not_found("route")).into_response();
     }
-    let render = leptos_axum::render_app_async_with_context(context(&edge), App);
+    let options: LeptosOptions = edge.site.options.clone();
+    let render = leptos_axum::render_app_async_with_context(context(&edge), move || shell(options.clone()));
     let mut reply = render(request).await;
     if reply.status() == StatusCode::OK {
         *reply.status_mut() = StatusCode::NOT_FOUND;

@@ -8,7 +8,7 @@ use crate::http::visitor::SignedIn;
 use crate::http::words;
 use axum::body::Body as ReplyBody;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -48,10 +48,11 @@ async fn detail(
     State(edge): State<Edge>,
     SignedIn(caller): SignedIn,
     Id(id): Id<BuildId>,
+    headers: HeaderMap,
 ) -> Result<Json<BuildDetail>> {
     let mut build = edge.backend.builds.get(&caller, &id).await?;
     if let Some(diagnosis) = &mut build.diagnosis {
-        diagnosis.message = words::of_diagnosis(diagnosis);
+        diagnosis.message = words::of_diagnosis(words::language(&headers), diagnosis);
     }
     Ok(Json(build))
 }
