@@ -3,6 +3,13 @@
 //! Rows and SQL stay in here. Time is the database's own wherever two servers could disagree (claims and leases); a
 //! [`Store`] never decides what should happen to a build, it only makes each change atomic and conditional.
 
+mod connect;
+pub mod log;
+mod postgres;
+mod sqlite;
+
+pub use connect::{BadDatabaseUrl, DatabaseUrl, open};
+
 use async_trait::async_trait;
 use kiops_app::model::{
     BuildId, BuildSettings, BuildStatus, Diagnosis, HistoryQuery, OrgId, Profile, RegistryConfig, SecretId, ServiceId,
@@ -93,6 +100,7 @@ pub struct NewServiceRow {
 pub struct SecretRow {
     pub id: SecretId,
     pub org_id: OrgId,
+    pub created_by: UserId,
     pub key_id: String,
     pub sealed: Vec<u8>,
 }
@@ -220,6 +228,15 @@ pub enum CancelOutcome {
     Final,
 }
 
+/// Which running builds a server takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// At every sweep: those whose lease ran out.
+    Expired,
+    /// At start: also those that this owner held before it died.
+    ExpiredAndOwn,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct QueueState {
     pub paused: bool,
@@ -252,6 +269,7 @@ pub trait Store: Send + Sync {
     // The installation and its people.
     /// Makes the one row (and the first organisation and administrator, without a password) when the database is new.
     async fn installation(&self) -> Result<Installation>;
+    /// The first one stays.
     async fn set_key_check(&self, sealed: &[u8]) -> Result<()>;
     async fn set_queue_paused(&self, paused: bool) -> Result<()>;
     async fn administrator(&self) -> Result<UserRow>;
@@ -306,7 +324,8 @@ pub trait Store: Send + Sync {
     /// Gives the number and appends the first note in one transaction.
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild>;
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow>;
-    /// Newest first; one row more than asked for tells the caller that there is a further page.
+    /// Newest first, the page next to `before` or `after`. Up to `limit + 1` rows: the one too many says that there is
+    /// a further page in that direction, and stands at its end of the answer (last, or with `after` first).
     async fn history(
         &self,
         org: &OrgId,
@@ -326,12 +345,13 @@ pub trait Store: Send + Sync {
     // The queue. Every write after a claim names the claim's `lease_epoch`; `Conflict` means that the lease was lost.
     /// Oldest first, one running build a service, at most `limit` in all, none while paused.
     async fn claim(&self, owner: &str, lease_ms: i64, limit: u32) -> Result<Option<BuildRow>>;
-    /// Takes over every running build whose lease ran out or that `owner` held before (a restart), with a new epoch.
-    async fn adopt(&self, owner: &str, lease_ms: i64) -> Result<Vec<BuildRow>>;
+    /// Takes running builds over, each with a new epoch.
+    async fn adopt(&self, owner: &str, lease_ms: i64, adopt: Adopt) -> Result<Vec<BuildRow>>;
     /// The builds still held, as they stand now (a cancel request shows here).
     async fn renew(&self, owner: &str, lease_ms: i64) -> Result<Vec<BuildRow>>;
+    /// All or nothing. The entries go on exactly where the log ends; an append that is stored already is none.
     async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()>;
-    /// Counts the attempt up and puts the build back to starting.
+    /// Counts the attempt up and puts the build back to starting and its place to the beginning of the next spool.
     async fn next_attempt(&self, id: &BuildId, epoch: i64) -> Result<BuildRow>;
     /// Compare-and-set: false when the build was finished already.
     async fn finish(&self, id: &BuildId, epoch: i64, finish: &FinishBuild) -> Result<bool>;
@@ -343,7 +363,8 @@ pub trait Store: Send + Sync {
 
     // The log.
     async fn progress(&self, id: &BuildId) -> Result<Progress>;
-    /// Entries that hold rows of `[first_row, first_row + count)`, whole pieces, in order.
+    /// Entries that hold rows of `[first_row, first_row + count)`, whole pieces, in order. A log of very long lines is
+    /// given in parts of about 8 MiB: whoever wants the rest asks again from where the answer ends.
     async fn log_by_row(&self, id: &BuildId, first_row: u64, count: u64) -> Result<Vec<LogPiece>>;
     /// Pieces that hold entries after `pos`, in order, at most about `max_bytes` of payload (at least one piece).
     async fn log_after(&self, id: &BuildId, pos: u64, max_bytes: u64) -> Result<Vec<LogPiece>>;

@@ -1,0 +1,1437 @@
+//! The statements, written once. Each engine compiles this file for itself: it brings `Db`, `Engine` with `write`, and
+//! the macros for what the two spell differently (`now!`, `for_update!`, `for_update_skip_locked!`, `builds_by!`).
+//!
+//! Statements that write run within [`Engine::write`]; everything that a transaction decides on is read inside it.
+
+use super::super::log;
+use super::super::*;
+use super::{Db, Engine, failed};
+use kiops_app::model::{ID_LETTERS, StatusFilter};
+use kiops_events::EventKind;
+use kiops_events::chain::Chain;
+use kiops_events::rows::row_count;
+use sqlx::{Database, QueryBuilder, Row as _};
+use std::collections::BTreeMap;
+
+type Conn = <Db as Database>::Connection;
+type Row = <Db as Database>::Row;
+
+macro_rules! running {
+    () => {
+        "('starting', 'checking_out', 'building', 'pushing')"
+    };
+}
+
+macro_rules! select_builds {
+    ($($rest:expr),+ $(,)?) => {
+        select_builds!(from "builds AS b ", $($rest),+)
+    };
+    (from $builds:expr, $($rest:expr),+ $(,)?) => {
+        concat!(
+            "SELECT b.id, b.org_id, b.service_id, b.number, b.branch, b.commit_hash, b.status, b.attempt, b.queued_at, \
+             b.started_at, b.finished_at, b.cancel_requested_at, b.lease_epoch, b.image_tag, b.digest, \
+             b.image_size_bytes, b.failure_code, b.diagnosis, b.log_verified, b.snapshot, u.name AS created_by_name \
+             FROM ",
+            $builds,
+            "JOIN users u ON u.id = b.created_by ",
+            $($rest),+
+        )
+    };
+}
+
+macro_rules! select_services {
+    ($($rest:expr),+ $(,)?) => {
+        concat!(
+            "SELECT id, org_id, name, git_url, default_branch, git_secret, registry, registry_secret, settings, \
+             settings_version, cache_generation, build_count, created_at FROM services ",
+            $($rest),+
+        )
+    };
+}
+
+macro_rules! select_users {
+    ($($rest:expr),+ $(,)?) => {
+        concat!("SELECT u.id, u.org_id, u.name, u.password_hash FROM users u ", $($rest),+)
+    };
+}
+
+/// One range read of a log gives at most about this much: a log of very long lines must not fill the memory.
+const MAX_READ_BYTES: i64 = 8 << 20;
+/// Rows of several kilobytes each: one read never gives more pieces than this.
+const MAX_READ_PIECES: i64 = 512;
+
+#[async_trait]
+impl Store for Engine {
+    async fn installation(&self) -> Result<Installation> {
+        if let Some(known) = installation(&mut *self.readers.acquire().await.map_err(failed)?).await? {
+            return Ok(known);
+        }
+        let mut tx = self.write(Priority::People).await?;
+        let new = sqlx::query(concat!(
+            "INSERT INTO installation (one, id, created_at) VALUES (1, $1, ",
+            now!(),
+            ") ON CONFLICT (one) DO NOTHING"
+        ))
+        .bind(hex::encode(&random()?[..10]))
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        if new.rows_affected() == 1 {
+            let org = OrgId::from_random(random()?);
+            sqlx::query(concat!("INSERT INTO orgs (id, name, created_at) VALUES ($1, 'default', ", now!(), ")"))
+                .bind(org.as_str())
+                .execute(tx.conn())
+                .await
+                .map_err(failed)?;
+            sqlx::query(concat!(
+                "INSERT INTO users (id, org_id, name, role, created_at) VALUES ($1, $2, 'admin', 'administrator', ",
+                now!(),
+                ")"
+            ))
+            .bind(UserId::from_random(random()?).as_str())
+            .bind(org.as_str())
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        }
+        let made = installation(tx.conn()).await?.ok_or(StoreError::NotFound)?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    async fn set_key_check(&self, sealed: &[u8]) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query("UPDATE installation SET key_check = $1 WHERE key_check IS NULL")
+            .bind(sealed)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn set_queue_paused(&self, paused: bool) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query("UPDATE installation SET queue_paused = $1")
+            .bind(i64::from(paused))
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn administrator(&self) -> Result<UserRow> {
+        let row = sqlx::query(select_users!("WHERE u.role = 'administrator' ORDER BY u.created_at, u.id LIMIT 1"))
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed)?;
+        user_row(&row)
+    }
+
+    async fn user_by_name(&self, name: &str) -> Result<Option<UserRow>> {
+        if cannot_be_stored(name) {
+            return Ok(None);
+        }
+        let row = sqlx::query(select_users!("WHERE u.name = $1"))
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(user_row).transpose()
+    }
+
+    async fn set_password_hash(&self, user: &UserId, hash: &str) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        let done = sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
+            .bind(user.as_str())
+            .bind(hash)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        one(done.rows_affected())?;
+        tx.commit().await
+    }
+
+    async fn put_setup_link(&self, user: &UserId, token_hash: &str, expires_at: i64) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(
+            "INSERT INTO setup_links (user_id, token_hash, expires_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (user_id) DO UPDATE SET token_hash = excluded.token_hash, expires_at = excluded.expires_at",
+        )
+        .bind(user.as_str())
+        .bind(token_hash)
+        .bind(expires_at)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn setup_link_user(&self, token_hash: &str) -> Result<Option<UserRow>> {
+        let row = sqlx::query(select_users!(
+            "JOIN setup_links l ON l.user_id = u.id WHERE l.token_hash = $1 AND l.expires_at > ",
+            now!()
+        ))
+        .bind(token_hash)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed)?;
+        row.as_ref().map(user_row).transpose()
+    }
+
+    async fn use_setup_link(&self, token_hash: &str, password_hash: &str) -> Result<bool> {
+        let mut tx = self.write(Priority::People).await?;
+        let user: Option<String> = sqlx::query_scalar(concat!(
+            "DELETE FROM setup_links WHERE token_hash = $1 AND expires_at > ",
+            now!(),
+            " RETURNING user_id"
+        ))
+        .bind(token_hash)
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(failed)?;
+        let Some(user) = user else { return Ok(false) };
+        sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
+            .bind(&user)
+            .bind(password_hash)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        // Whoever held the account before does not hold it any longer.
+        sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(&user).execute(tx.conn()).await.map_err(failed)?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn put_session(&self, user: &UserId, token_hash: &str, expires_at: i64) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(concat!(
+            "INSERT INTO sessions (token_hash, user_id, created_at, expires_at) VALUES ($1, $2, ",
+            now!(),
+            ", $3)"
+        ))
+        .bind(token_hash)
+        .bind(user.as_str())
+        .bind(expires_at)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn session_user(&self, token_hash: &str) -> Result<Option<UserRow>> {
+        let row = sqlx::query(select_users!(
+            "JOIN sessions s ON s.user_id = u.id WHERE s.token_hash = $1 AND s.expires_at > ",
+            now!()
+        ))
+        .bind(token_hash)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed)?;
+        row.as_ref().map(user_row).transpose()
+    }
+
+    async fn drop_session(&self, token_hash: &str) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
+            .bind(token_hash)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn drop_expired_sessions(&self) -> Result<u64> {
+        let mut tx = self.write(Priority::Logs).await?;
+        let done = sqlx::query(concat!("DELETE FROM sessions WHERE expires_at <= ", now!()))
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn audit(&self, entry: AuditEntry<'_>) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(concat!(
+            "INSERT INTO audit (org_id, user_id, action, subject, detail, created_at) VALUES ($1, $2, $3, $4, $5, ",
+            now!(),
+            ")"
+        ))
+        .bind(entry.org_id.as_str())
+        .bind(entry.user_id.map(UserId::as_str))
+        .bind(entry.action)
+        .bind(entry.subject)
+        .bind(entry.detail.to_string())
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn put_secret(&self, secret: &SecretRow) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(concat!(
+            "INSERT INTO secrets (id, org_id, created_by, key_id, sealed, created_at) VALUES ($1, $2, $3, $4, $5, ",
+            now!(),
+            ")"
+        ))
+        .bind(secret.id.as_str())
+        .bind(secret.org_id.as_str())
+        .bind(secret.created_by.as_str())
+        .bind(&secret.key_id)
+        .bind(&secret.sealed)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await
+    }
+
+    async fn secret(&self, id: &SecretId) -> Result<SecretRow> {
+        let row = sqlx::query("SELECT id, org_id, created_by, key_id, sealed FROM secrets WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed)?;
+        Ok(SecretRow {
+            id: id_of(&row, "id")?,
+            org_id: id_of(&row, "org_id")?,
+            created_by: id_of(&row, "created_by")?,
+            key_id: get(&row, "key_id")?,
+            sealed: get(&row, "sealed")?,
+        })
+    }
+
+    async fn insert_service(&self, service: &NewServiceRow) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(concat!(
+            "INSERT INTO services (id, org_id, created_by, name, git_url, default_branch, git_secret, registry, \
+             registry_secret, image_repository, settings, settings_version, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, ",
+            now!(),
+            ")"
+        ))
+        .bind(service.id.as_str())
+        .bind(service.org_id.as_str())
+        .bind(service.created_by.as_str())
+        .bind(&service.name)
+        .bind(&service.git_url)
+        .bind(&service.default_branch)
+        .bind(service.git_secret.as_ref().map(SecretId::as_str))
+        .bind(json(&service.registry)?)
+        .bind(service.registry_secret.as_ref().map(SecretId::as_str))
+        .bind(image_repository(&service.registry))
+        .bind(json(&service.settings)?)
+        .bind(service.settings.version)
+        .execute(tx.conn())
+        .await
+        .map_err(taken)?;
+        tx.commit().await
+    }
+
+    async fn service(&self, org: &OrgId, id: &ServiceId) -> Result<ServiceRow> {
+        let row = sqlx::query(select_services!("WHERE id = $1 AND org_id = $2"))
+            .bind(id.as_str())
+            .bind(org.as_str())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed)?;
+        service_row(&row)
+    }
+
+    async fn service_by_name(&self, org: &OrgId, name: &str) -> Result<Option<ServiceRow>> {
+        if cannot_be_stored(name) {
+            return Ok(None);
+        }
+        let row = sqlx::query(select_services!("WHERE org_id = $1 AND name = $2"))
+            .bind(org.as_str())
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(service_row).transpose()
+    }
+
+    async fn services(&self, org: &OrgId) -> Result<Vec<ServiceRow>> {
+        let rows = sqlx::query(select_services!("WHERE org_id = $1"))
+            .bind(org.as_str())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed)?;
+        let mut services = rows.iter().map(service_row).collect::<Result<Vec<_>>>()?;
+        // Here and not in SQL: the two engines do not order names alike.
+        services.sort_by_cached_key(|s| (s.name.to_lowercase(), s.name.clone()));
+        Ok(services)
+    }
+
+    async fn save_settings(
+        &self,
+        org: &OrgId,
+        id: &ServiceId,
+        settings: &BuildSettings,
+        expected_version: Option<i64>,
+    ) -> Result<BuildSettings> {
+        let mut tx = self.write(Priority::People).await?;
+        let version: i64 = sqlx::query_scalar(concat!(
+            "SELECT settings_version FROM services WHERE id = $1 AND org_id = $2",
+            for_update!()
+        ))
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
+        if expected_version.is_some_and(|expected| expected != version) {
+            return Err(StoreError::Conflict);
+        }
+        let saved = BuildSettings { version: version + 1, ..settings.clone() };
+        sqlx::query("UPDATE services SET settings = $2, settings_version = $3 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(json(&saved)?)
+            .bind(saved.version)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await?;
+        Ok(saved)
+    }
+
+    async fn save_registry(
+        &self,
+        org: &OrgId,
+        id: &ServiceId,
+        registry: &RegistryConfig,
+        secret: Option<&SecretId>,
+    ) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        let done = sqlx::query(
+            "UPDATE services SET registry = $3, registry_secret = $4, image_repository = $5 \
+             WHERE id = $1 AND org_id = $2",
+        )
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .bind(json(registry)?)
+        .bind(secret.map(SecretId::as_str))
+        .bind(image_repository(registry))
+        .execute(tx.conn())
+        .await
+        .map_err(taken)?;
+        one(done.rows_affected())?;
+        tx.commit().await
+    }
+
+    async fn save_source(
+        &self,
+        org: &OrgId,
+        id: &ServiceId,
+        git_url: &str,
+        default_branch: &str,
+        secret: Option<&SecretId>,
+    ) -> Result<()> {
+        let mut tx = self.write(Priority::People).await?;
+        let done = sqlx::query(
+            "UPDATE services SET git_url = $3, default_branch = $4, git_secret = $5 WHERE id = $1 AND org_id = $2",
+        )
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .bind(git_url)
+        .bind(default_branch)
+        .bind(secret.map(SecretId::as_str))
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        one(done.rows_affected())?;
+        tx.commit().await
+    }
+
+    async fn raise_cache_generation(&self, id: &ServiceId) -> Result<i64> {
+        let mut tx = self.write(Priority::People).await?;
+        let generation = sqlx::query_scalar(
+            "UPDATE services SET cache_generation = cache_generation + 1 WHERE id = $1 RETURNING cache_generation",
+        )
+        .bind(id.as_str())
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await?;
+        Ok(generation)
+    }
+
+    async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild> {
+        let mut tx = self.write(Priority::People).await?;
+        // Counting first locks the service: two clicks of the same key cannot both find nothing.
+        let row = sqlx::query(concat!(
+            "UPDATE services SET build_count = build_count + 1 WHERE id = $1 AND org_id = $2 RETURNING build_count, ",
+            now!(),
+            " AS now"
+        ))
+        .bind(build.service_id.as_str())
+        .bind(build.org_id.as_str())
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
+        let (number, now): (i64, i64) = (get(&row, "build_count")?, get(&row, "now")?);
+        if let Some(key) = &build.request_key {
+            let first = sqlx::query("SELECT id, number FROM builds WHERE service_id = $1 AND request_key = $2")
+                .bind(build.service_id.as_str())
+                .bind(key)
+                .fetch_optional(tx.conn())
+                .await
+                .map_err(failed)?;
+            // Without a commit the number is not used up.
+            if let Some(row) = first {
+                return Ok(QueuedBuild { id: id_of(&row, "id")?, number: get(&row, "number")?, created: false });
+            }
+        }
+        sqlx::query(
+            "INSERT INTO builds (id, org_id, created_by, service_id, number, branch, commit_hash, request_key, status, \
+             queued_at, snapshot) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', $9, $10)",
+        )
+        .bind(build.id.as_str())
+        .bind(build.org_id.as_str())
+        .bind(build.created_by.as_str())
+        .bind(build.service_id.as_str())
+        .bind(number)
+        .bind(&build.branch)
+        .bind(&build.commit)
+        .bind(&build.request_key)
+        .bind(now)
+        .bind(json(&build.snapshot)?)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        sqlx::query(
+            "INSERT INTO build_progress (build_id, pos, attempt, seq, chain_count, chain_hash, row_count, open_pieces, \
+             open_bytes, view) VALUES ($1, 0, 1, 0, 0, $2, 0, 0, 0, $3)",
+        )
+        .bind(build.id.as_str())
+        .bind(Chain::default().hex())
+        .bind(json(&BuildView::default())?)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        append_note(tx.conn(), &build.id, now, "queued").await?;
+        tx.commit().await?;
+        Ok(QueuedBuild { id: build.id.clone(), number, created: true })
+    }
+
+    async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow> {
+        let row = sqlx::query(select_builds!("WHERE b.id = $1 AND b.org_id = $2"))
+            .bind(id.as_str())
+            .bind(org.as_str())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed)?;
+        build_row(&row)
+    }
+
+    async fn history(
+        &self,
+        org: &OrgId,
+        service: &ServiceId,
+        query: &HistoryQuery,
+        limit: u32,
+    ) -> Result<Vec<BuildRow>> {
+        if query.branch.as_deref().is_some_and(cannot_be_stored) {
+            return Ok(Vec::new());
+        }
+        let in_progress = query.status == Some(StatusFilter::InProgress);
+        let mut sql = QueryBuilder::<Db>::new(if in_progress {
+            select_builds!(from builds_by!("b", "builds_open"), "")
+        } else {
+            select_builds!("")
+        });
+        // A value and not a condition on each row: guesses about conditions lead PostgreSQL away from the ordered index.
+        sql.push("WHERE b.service_id = (SELECT id FROM services WHERE id = ").push_bind(service.as_str());
+        sql.push(" AND org_id = ").push_bind(org.as_str()).push(")");
+        // Spelled out and not bound: a condition of an index must be seen when the statement is planned.
+        sql.push(match query.status {
+            None => "",
+            Some(StatusFilter::InProgress) => " AND b.finished_at IS NULL",
+            Some(StatusFilter::Success) => " AND b.status = 'success'",
+            Some(StatusFilter::Failure) => " AND b.status = 'failure'",
+            Some(StatusFilter::Cancelled) => " AND b.status = 'cancelled'",
+        });
+        if let Some(branch) = &query.branch {
+            // The few that are open are looked through; most builds of a branch are over, and its index holds them all.
+            sql.push(if in_progress { " AND b.branch || '' = " } else { " AND b.branch = " })
+                .push_bind(branch.as_str());
+        }
+        if let Some(before) = query.before {
+            sql.push(" AND b.number < ").push_bind(before);
+        }
+        // On the way back the page next to `after` is wanted, not the newest one.
+        let forward = query.after.is_some() && query.before.is_none();
+        if let Some(after) = query.after {
+            sql.push(" AND b.number > ").push_bind(after);
+        }
+        sql.push(if forward { " ORDER BY b.number ASC LIMIT " } else { " ORDER BY b.number DESC LIMIT " });
+        sql.push_bind(i64::from(limit) + 1);
+        let rows = sql.build().fetch_all(&self.readers).await.map_err(failed)?;
+        let mut builds = rows.iter().map(build_row).collect::<Result<Vec<_>>>()?;
+        if forward {
+            builds.reverse();
+        }
+        Ok(builds)
+    }
+
+    async fn last_build(&self, service: &ServiceId, successful: bool) -> Result<Option<BuildRow>> {
+        let statement = if successful {
+            select_builds!("WHERE b.service_id = $1 AND b.status = 'success' ORDER BY b.number DESC LIMIT 1")
+        } else {
+            select_builds!("WHERE b.service_id = $1 ORDER BY b.number DESC LIMIT 1")
+        };
+        let row = sqlx::query(statement).bind(service.as_str()).fetch_optional(&self.readers).await.map_err(failed)?;
+        row.as_ref().map(build_row).transpose()
+    }
+
+    async fn last_builds(&self, org: &OrgId) -> Result<Vec<BuildRow>> {
+        let rows = sqlx::query(select_builds!(
+            "JOIN services s ON s.id = b.service_id AND s.build_count = b.number WHERE s.org_id = $1"
+        ))
+        .bind(org.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(build_row).collect()
+    }
+
+    async fn expected_duration_ms(&self, service: &ServiceId) -> Result<Option<i64>> {
+        let durations: Vec<i64> = sqlx::query_scalar(
+            "SELECT finished_at - started_at FROM builds WHERE service_id = $1 AND status = 'success' \
+             AND started_at IS NOT NULL ORDER BY number DESC LIMIT 10",
+        )
+        .bind(service.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        Ok(median(durations))
+    }
+
+    async fn queue_place(&self, id: &BuildId) -> Result<Option<QueuePlace>> {
+        let row = sqlx::query(concat!(
+            "SELECT (SELECT COUNT(*) FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' \
+             AND (q.queued_at, q.number, q.id) <= (b.queued_at, b.number, b.id)) AS position, \
+             (SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.service_id = b.service_id AND r.status IN ",
+            running!(),
+            ") AS running FROM builds AS b WHERE b.id = $1 AND b.status = 'queued'"
+        ))
+        .bind(id.as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let (position, running): (i64, i64) = (get(&row, "position")?, get(&row, "running")?);
+        Ok(Some(QueuePlace { position: position as u32, service_busy: running > 0 }))
+    }
+
+    async fn queue_state(&self) -> Result<QueueState> {
+        let row = sqlx::query(concat!(
+            "SELECT queue_paused, (SELECT COUNT(*) FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued') AS queued, (SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
+            running!(),
+            ") AS running FROM installation"
+        ))
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed)?;
+        let count = |name| get::<i64>(&row, name);
+        Ok(QueueState {
+            paused: count("queue_paused")? != 0,
+            running: count("running")? as u32,
+            queued: count("queued")? as u32,
+        })
+    }
+
+    async fn request_cancel(&self, org: &OrgId, id: &BuildId) -> Result<CancelOutcome> {
+        let mut tx = self.write(Priority::People).await?;
+        let row = sqlx::query(concat!(
+            "SELECT status, ",
+            now!(),
+            " AS now FROM builds WHERE id = $1 AND org_id = $2",
+            for_update!()
+        ))
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
+        let (status, now) = (status_of(&row)?, get::<i64>(&row, "now")?);
+        if status.is_final() {
+            return Ok(CancelOutcome::Final);
+        }
+        if status == BuildStatus::Queued {
+            // Nobody has begun it, so nothing is held for it.
+            sqlx::query(
+                "UPDATE builds SET status = 'cancelled', cancel_requested_at = $2, finished_at = $2, released = 1 \
+                 WHERE id = $1",
+            )
+            .bind(id.as_str())
+            .bind(now)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+            append_note(tx.conn(), id, now, "cancelled").await?;
+            tx.commit().await?;
+            return Ok(CancelOutcome::WasQueued);
+        }
+        sqlx::query("UPDATE builds SET cancel_requested_at = COALESCE(cancel_requested_at, $2) WHERE id = $1")
+            .bind(id.as_str())
+            .bind(now)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await?;
+        Ok(CancelOutcome::Requested)
+    }
+
+    async fn claim(&self, owner: &str, lease_ms: i64, limit: u32) -> Result<Option<BuildRow>> {
+        // Asked for again and again: an empty queue costs one read.
+        let waiting: i64 = sqlx::query_scalar(concat!(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' LIMIT 1) AS waiting"
+        ))
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed)?;
+        if waiting == 0 {
+            return Ok(None);
+        }
+        let mut tx = self.write(Priority::People).await?;
+        // One claim at a time, so that two cannot both count themselves below the limit.
+        let paused: i64 = sqlx::query_scalar(concat!("SELECT queue_paused FROM installation", for_update!()))
+            .fetch_one(tx.conn())
+            .await
+            .map_err(failed)?;
+        if paused != 0 {
+            return Ok(None);
+        }
+        let running: i64 = sqlx::query_scalar(concat!(
+            "SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
+            running!()
+        ))
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
+        if running >= i64::from(limit) {
+            return Ok(None);
+        }
+        // A build that is being cancelled at this moment is locked and passed over.
+        let next: Option<String> = sqlx::query_scalar(concat!(
+            "SELECT q.id FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' AND NOT EXISTS (SELECT 1 FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.service_id = q.service_id AND r.status IN ",
+            running!(),
+            ") ORDER BY q.queued_at, q.number, q.id LIMIT 1",
+            for_update_skip_locked!()
+        ))
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(failed)?;
+        let Some(id) = next else { return Ok(None) };
+        sqlx::query(concat!(
+            "UPDATE builds SET status = 'starting', started_at = ",
+            now!(),
+            ", lease_owner = $2, lease_epoch = lease_epoch + 1, lease_until = ",
+            now!(),
+            " + $3 WHERE id = $1"
+        ))
+        .bind(&id)
+        .bind(owner)
+        .bind(lease_ms)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        let claimed = build_by_id(tx.conn(), &id).await?;
+        tx.commit().await?;
+        Ok(Some(claimed))
+    }
+
+    async fn adopt(&self, owner: &str, lease_ms: i64, adopt: Adopt) -> Result<Vec<BuildRow>> {
+        let mut tx = self.write(Priority::People).await?;
+        let orphans: Vec<String> = sqlx::query_scalar(concat!(
+            "SELECT r.id FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
+            running!(),
+            " AND (r.lease_until <= ",
+            now!(),
+            " OR ($2 = 1 AND r.lease_owner = $1)) ORDER BY r.id",
+            for_update!()
+        ))
+        .bind(owner)
+        .bind(i64::from(adopt == Adopt::ExpiredAndOwn))
+        .fetch_all(tx.conn())
+        .await
+        .map_err(failed)?;
+        let mut adopted = Vec::with_capacity(orphans.len());
+        for id in &orphans {
+            sqlx::query(concat!(
+                "UPDATE builds SET lease_owner = $2, lease_epoch = lease_epoch + 1, lease_until = ",
+                now!(),
+                " + $3 WHERE id = $1"
+            ))
+            .bind(id)
+            .bind(owner)
+            .bind(lease_ms)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+            adopted.push(build_by_id(tx.conn(), id).await?);
+        }
+        if !adopted.is_empty() {
+            tx.commit().await?;
+        }
+        Ok(adopted)
+    }
+
+    async fn renew(&self, owner: &str, lease_ms: i64) -> Result<Vec<BuildRow>> {
+        const HELD: &str = select_builds!(
+            from builds_by!("b", "builds_running"),
+            "WHERE b.lease_owner = $1 AND b.status IN ",
+            running!(),
+            " ORDER BY b.queued_at, b.id"
+        );
+        let held = sqlx::query(HELD).bind(owner).fetch_all(&self.readers).await.map_err(failed)?;
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.write(Priority::People).await?;
+        sqlx::query(concat!(
+            "UPDATE builds SET lease_until = ",
+            now!(),
+            " + $2 WHERE id IN (SELECT r.id FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.lease_owner = $1 AND r.status IN ",
+            running!(),
+            " ORDER BY r.id",
+            for_update!(),
+            ")"
+        ))
+        .bind(owner)
+        .bind(lease_ms)
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        let held = sqlx::query(HELD).bind(owner).fetch_all(tx.conn()).await.map_err(failed)?;
+        tx.commit().await?;
+        held.iter().map(build_row).collect()
+    }
+
+    async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()> {
+        let Append { entries, progress, status } = append;
+        // Everything that takes time is done before anybody waits for the transaction.
+        let pieces = log::pack(entries, false).map_err(anyhow::Error::from)?;
+        let view = json(&progress.view)?;
+        if entries.last().is_some_and(|last| last.pos != progress.pos) {
+            return Err(anyhow::anyhow!("an append must lead to the position of its last entry").into());
+        }
+
+        let mut tx = self.write(Priority::Logs).await?;
+        let now_at = held(tx.conn(), id, epoch).await?;
+        let stored = stored_progress(tx.conn(), id).await?;
+        if !entries.is_empty() && stored.place == Place::of(progress) {
+            // The same append again: its answer was lost, the transaction was not.
+            return Ok(());
+        }
+        if entries.first().map_or(progress.pos, |first| first.pos.wrapping_sub(1)) != stored.place.pos {
+            return Err(StoreError::Conflict);
+        }
+        let mut grown = stored.size;
+        for piece in pieces {
+            insert_piece(tx.conn(), id, &mut grown, piece).await?;
+        }
+        write_progress(tx.conn(), id, &Place::of(progress), &grown, &view).await?;
+        if let Some(status) = status.filter(|s| !s.is_final() && s.rank() > now_at.rank()) {
+            sqlx::query("UPDATE builds SET status = $2 WHERE id = $1")
+                .bind(id.as_str())
+                .bind(status.as_str())
+                .execute(tx.conn())
+                .await
+                .map_err(failed)?;
+        }
+        tx.commit().await?;
+        if grown.open_bytes >= log::SEALED_BYTES as i64 || grown.open_pieces >= log::MAX_OPEN_PIECES {
+            self.seal_or_warn(id).await;
+        }
+        Ok(())
+    }
+
+    async fn next_attempt(&self, id: &BuildId, epoch: i64) -> Result<BuildRow> {
+        let mut tx = self.write(Priority::People).await?;
+        held(tx.conn(), id, epoch).await?;
+        sqlx::query("UPDATE builds SET status = 'starting', attempt = attempt + 1 WHERE id = $1")
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        let build = build_by_id(tx.conn(), id.as_str()).await?;
+        // Another spool, from its first event.
+        sqlx::query(
+            "UPDATE build_progress SET attempt = $2, seq = 0, chain_count = 0, chain_hash = $3 WHERE build_id = $1",
+        )
+        .bind(id.as_str())
+        .bind(i64::from(build.attempt))
+        .bind(Chain::default().hex())
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await?;
+        Ok(build)
+    }
+
+    async fn finish(&self, id: &BuildId, epoch: i64, finish: &FinishBuild) -> Result<bool> {
+        if !finish.status.is_final() {
+            return Err(anyhow::anyhow!("a build cannot finish as {}", finish.status.as_str()).into());
+        }
+        let mut tx = self.write(Priority::People).await?;
+        match held(tx.conn(), id, epoch).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict) if is_final(tx.conn(), id).await? => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        sqlx::query(concat!(
+            "UPDATE builds SET status = $2, finished_at = ",
+            now!(),
+            ", lease_owner = NULL, lease_until = NULL, image_tag = $3, digest = $4, image_size_bytes = $5, \
+             failure_code = $6, diagnosis = $7, log_verified = $8 WHERE id = $1"
+        ))
+        .bind(id.as_str())
+        .bind(finish.status.as_str())
+        .bind(&finish.image_tag)
+        .bind(&finish.digest)
+        .bind(finish.image_size_bytes)
+        .bind(&finish.failure_code)
+        .bind(finish.diagnosis.as_ref().map(json).transpose()?)
+        .bind(finish.log_verified.map(i64::from))
+        .execute(tx.conn())
+        .await
+        .map_err(failed)?;
+        tx.commit().await?;
+        self.seal_or_warn(id).await;
+        Ok(true)
+    }
+
+    async fn unreleased(&self) -> Result<Vec<(BuildId, u32)>> {
+        let rows = sqlx::query(concat!(
+            "SELECT u.id, u.attempt FROM ",
+            builds_by!("u", "builds_unreleased"),
+            "WHERE u.released = 0 AND u.finished_at IS NOT NULL ORDER BY u.id"
+        ))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|row| Ok((id_of(row, "id")?, get::<i64>(row, "attempt")? as u32))).collect()
+    }
+
+    async fn mark_released(&self, id: &BuildId) -> Result<()> {
+        let mut tx = self.write(Priority::Logs).await?;
+        sqlx::query("UPDATE builds SET released = 1 WHERE id = $1 AND finished_at IS NOT NULL")
+            .bind(id.as_str())
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+        tx.commit().await?;
+        // A server that died between finish and seal left the log's end in open pieces.
+        self.seal_or_warn(id).await;
+        Ok(())
+    }
+
+    async fn is_open(&self, id: &BuildId) -> Result<bool> {
+        let open: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM builds WHERE id = $1 AND finished_at IS NULL")
+            .bind(id.as_str())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed)?;
+        Ok(open != 0)
+    }
+
+    async fn progress(&self, id: &BuildId) -> Result<Progress> {
+        let row = sqlx::query(
+            "SELECT pos, attempt, seq, chain_count, chain_hash, row_count, open_pieces, open_bytes, view \
+             FROM build_progress WHERE build_id = $1",
+        )
+        .bind(id.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(failed)?;
+        let place = Place::from_row(&row)?;
+        Ok(Progress {
+            pos: place.pos,
+            attempt: place.attempt,
+            seq: place.seq,
+            chain_count: place.chain_count,
+            chain_hash: place.chain_hash,
+            view: from_json(&row, "view")?,
+        })
+    }
+
+    async fn log_by_row(&self, id: &BuildId, first_row: u64, count: u64) -> Result<Vec<LogPiece>> {
+        // One statement sees one state: a seal at the same moment can neither hide rows nor show them twice.
+        let rows = sqlx::query(
+            "WITH wanted AS (\
+             SELECT first_pos, SUM(payload_bytes) OVER (ORDER BY first_pos) - payload_bytes AS bytes_before \
+             FROM (SELECT first_pos, payload_bytes FROM log_pieces WHERE build_id = $1 AND row_count > 0 \
+             AND first_row >= COALESCE((SELECT first_row FROM log_pieces WHERE build_id = $1 AND row_count > 0 \
+             AND first_row <= $2 ORDER BY first_row DESC LIMIT 1), 0) \
+             AND first_row < $3 ORDER BY first_row LIMIT $4) AS near) \
+             SELECT p.first_row, p.body FROM wanted w JOIN log_pieces p \
+             ON p.build_id = $1 AND p.first_pos = w.first_pos WHERE w.bytes_before < $5 AND p.first_row + p.row_count > $2 \
+             ORDER BY p.first_pos",
+        )
+        .bind(id.as_str())
+        .bind(int(first_row))
+        .bind(int(first_row.saturating_add(count)))
+        .bind(MAX_READ_PIECES)
+        .bind(MAX_READ_BYTES)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(log_piece).collect()
+    }
+
+    async fn log_after(&self, id: &BuildId, pos: u64, max_bytes: u64) -> Result<Vec<LogPiece>> {
+        let rows = sqlx::query(
+            "WITH wanted AS (\
+             SELECT first_pos, SUM(payload_bytes) OVER (ORDER BY first_pos) - payload_bytes AS bytes_before \
+             FROM (SELECT first_pos, payload_bytes FROM log_pieces WHERE build_id = $1 AND last_pos > $2 \
+             AND first_pos >= COALESCE((SELECT first_pos FROM log_pieces WHERE build_id = $1 \
+             AND first_pos <= $2 + 1 ORDER BY first_pos DESC LIMIT 1), 0) \
+             ORDER BY first_pos LIMIT $3) AS near) \
+             SELECT p.first_row, p.body FROM wanted w JOIN log_pieces p \
+             ON p.build_id = $1 AND p.first_pos = w.first_pos WHERE w.bytes_before < $4 ORDER BY p.first_pos",
+        )
+        .bind(id.as_str())
+        .bind(int(pos.min(i64::MAX as u64 - 1)))
+        .bind(MAX_READ_PIECES)
+        .bind(int(max_bytes.max(1)))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(log_piece).collect()
+    }
+
+    async fn close(&self) {
+        self.shut().await;
+    }
+}
+
+impl Engine {
+    /// Sealing makes the log small and quick to read; where it fails, the log is whole all the same and the next append
+    /// or the release tries again.
+    async fn seal_or_warn(&self, id: &BuildId) {
+        if let Err(error) = self.seal(id).await {
+            tracing::warn!(build = %id, %error, "a log's open pieces were not sealed");
+        }
+    }
+
+    /// Puts the open pieces of a log together into compressed ones. Changes nothing that a reader sees, so it needs no
+    /// lease; whoever comes second finds the pieces gone and leaves it at that.
+    async fn seal(&self, id: &BuildId) -> Result<()> {
+        let rows = sqlx::query(
+            "SELECT first_pos, last_pos, first_row, payload_bytes, body FROM log_pieces \
+             WHERE build_id = $1 AND sealed = 0 ORDER BY first_pos",
+        )
+        .bind(id.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
+        let mut runs: Vec<OpenRun> = Vec::new();
+        for row in &rows {
+            let (first_pos, last_pos): (i64, i64) = (get(row, "first_pos")?, get(row, "last_pos")?);
+            let entries = log::unpack(&get::<Vec<u8>>(row, "body")?).map_err(anyhow::Error::from)?;
+            let bytes: i64 = get(row, "payload_bytes")?;
+            match runs.last_mut() {
+                // Big batches are sealed when they arrive, so open pieces need not lie side by side.
+                Some(run) if run.last_pos + 1 == first_pos => {
+                    run.last_pos = last_pos;
+                    run.pieces += 1;
+                    run.bytes += bytes;
+                    run.entries.extend(entries);
+                }
+                _ => runs.push(OpenRun {
+                    first_pos,
+                    last_pos,
+                    first_row: get(row, "first_row")?,
+                    pieces: 1,
+                    bytes,
+                    entries,
+                }),
+            }
+        }
+        drop(rows);
+        for run in runs {
+            let pieces = log::pack(&run.entries, true).map_err(anyhow::Error::from)?;
+            let mut tx = self.write(Priority::Logs).await?;
+            // First the progress, as in an append: two transactions that lock in one order never wait for one another.
+            sqlx::query(
+                "UPDATE build_progress SET open_pieces = open_pieces - $2, open_bytes = open_bytes - $3 \
+                 WHERE build_id = $1",
+            )
+            .bind(id.as_str())
+            .bind(run.pieces)
+            .bind(run.bytes)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+            let gone = sqlx::query(
+                "DELETE FROM log_pieces WHERE build_id = $1 AND sealed = 0 AND first_pos >= $2 AND last_pos <= $3",
+            )
+            .bind(id.as_str())
+            .bind(run.first_pos)
+            .bind(run.last_pos)
+            .execute(tx.conn())
+            .await
+            .map_err(failed)?;
+            if gone.rows_affected() != run.pieces as u64 {
+                continue;
+            }
+            let mut size = LogSize { rows: run.first_row, open_pieces: 0, open_bytes: 0 };
+            for piece in pieces {
+                insert_piece(tx.conn(), id, &mut size, piece).await?;
+            }
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Open pieces that lie side by side.
+struct OpenRun {
+    first_pos: i64,
+    last_pos: i64,
+    first_row: i64,
+    pieces: i64,
+    bytes: i64,
+    entries: Vec<LogEntry>,
+}
+
+/// A log's place in its spool.
+#[derive(PartialEq)]
+struct Place {
+    pos: u64,
+    attempt: u32,
+    seq: u64,
+    chain_count: u64,
+    chain_hash: String,
+}
+
+impl Place {
+    fn of(progress: &Progress) -> Self {
+        Self {
+            pos: progress.pos,
+            attempt: progress.attempt,
+            seq: progress.seq,
+            chain_count: progress.chain_count,
+            chain_hash: progress.chain_hash.clone(),
+        }
+    }
+
+    fn from_row(row: &Row) -> Result<Self> {
+        let number = |name| get::<i64>(row, name);
+        Ok(Self {
+            pos: number("pos")? as u64,
+            attempt: number("attempt")? as u32,
+            seq: number("seq")? as u64,
+            chain_count: number("chain_count")? as u64,
+            chain_hash: get(row, "chain_hash")?,
+        })
+    }
+}
+
+/// What a log holds so far.
+#[derive(Clone, Copy)]
+struct LogSize {
+    rows: i64,
+    open_pieces: i64,
+    open_bytes: i64,
+}
+
+struct Stored {
+    place: Place,
+    size: LogSize,
+}
+
+async fn stored_progress(conn: &mut Conn, id: &BuildId) -> Result<Stored> {
+    let row = sqlx::query(concat!(
+        "SELECT pos, attempt, seq, chain_count, chain_hash, row_count, open_pieces, open_bytes FROM build_progress \
+         WHERE build_id = $1",
+        for_update!()
+    ))
+    .bind(id.as_str())
+    .fetch_one(conn)
+    .await
+    .map_err(failed)?;
+    Ok(Stored {
+        place: Place::from_row(&row)?,
+        size: LogSize {
+            rows: get(&row, "row_count")?,
+            open_pieces: get(&row, "open_pieces")?,
+            open_bytes: get(&row, "open_bytes")?,
+        },
+    })
+}
+
+async fn write_progress(conn: &mut Conn, id: &BuildId, place: &Place, size: &LogSize, view: &str) -> Result<()> {
+    sqlx::query(
+        "UPDATE build_progress SET pos = $2, attempt = $3, seq = $4, chain_count = $5, chain_hash = $6, \
+         row_count = $7, open_pieces = $8, open_bytes = $9, view = $10 WHERE build_id = $1",
+    )
+    .bind(id.as_str())
+    .bind(int(place.pos))
+    .bind(i64::from(place.attempt))
+    .bind(int(place.seq))
+    .bind(int(place.chain_count))
+    .bind(&place.chain_hash)
+    .bind(size.rows)
+    .bind(size.open_pieces)
+    .bind(size.open_bytes)
+    .bind(view)
+    .execute(conn)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Adds a piece at the log's end and counts it in.
+async fn insert_piece(conn: &mut Conn, id: &BuildId, size: &mut LogSize, piece: log::Piece) -> Result<()> {
+    let rows = int(piece.row_count);
+    sqlx::query(
+        "INSERT INTO log_pieces (build_id, first_pos, last_pos, first_row, row_count, payload_bytes, sealed, body) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(id.as_str())
+    .bind(int(piece.first_pos))
+    .bind(int(piece.last_pos))
+    .bind(size.rows)
+    .bind(rows)
+    .bind(int(piece.payload_bytes))
+    .bind(i64::from(piece.sealed))
+    .bind(piece.body)
+    .execute(conn)
+    .await
+    .map_err(failed)?;
+    size.rows += rows;
+    if !piece.sealed {
+        size.open_pieces += 1;
+        size.open_bytes += int(piece.payload_bytes);
+    }
+    Ok(())
+}
+
+/// The server's own word on a build that nobody holds.
+async fn append_note(conn: &mut Conn, id: &BuildId, now: i64, code: &str) -> Result<()> {
+    let view = sqlx::query("SELECT view FROM build_progress WHERE build_id = $1")
+        .bind(id.as_str())
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(failed)?;
+    let mut view: BuildView = from_json(&view, "view")?;
+    let Stored { mut place, mut size } = stored_progress(conn, id).await?;
+    let note = EventKind::Note { code: code.to_owned(), args: BTreeMap::new() };
+    place.pos += 1;
+    view.apply(place.pos, place.attempt, 0, &note);
+    let entry = LogEntry {
+        pos: place.pos,
+        attempt: place.attempt,
+        seq: 0,
+        at_ms: now,
+        rows: row_count(&note),
+        payload: serde_json::to_vec(&note).map_err(anyhow::Error::from)?,
+    };
+    for piece in log::pack(&[entry], false).map_err(anyhow::Error::from)? {
+        insert_piece(conn, id, &mut size, piece).await?;
+    }
+    write_progress(conn, id, &place, &size, &json(&view)?).await
+}
+
+/// Locks the build for a writer that claimed it; its state. `Conflict` when the lease was lost or the build is over.
+async fn held(conn: &mut Conn, id: &BuildId, epoch: i64) -> Result<BuildStatus> {
+    let row = sqlx::query(concat!("SELECT status, lease_epoch FROM builds WHERE id = $1", for_update!()))
+        .bind(id.as_str())
+        .fetch_one(conn)
+        .await
+        .map_err(failed)?;
+    let status = status_of(&row)?;
+    if status.is_final() || status == BuildStatus::Queued || get::<i64>(&row, "lease_epoch")? != epoch {
+        return Err(StoreError::Conflict);
+    }
+    Ok(status)
+}
+
+async fn is_final(conn: &mut Conn, id: &BuildId) -> Result<bool> {
+    let row = sqlx::query("SELECT status FROM builds WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_one(conn)
+        .await
+        .map_err(failed)?;
+    Ok(status_of(&row)?.is_final())
+}
+
+async fn build_by_id(conn: &mut Conn, id: &str) -> Result<BuildRow> {
+    let row = sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await.map_err(failed)?;
+    build_row(&row)
+}
+
+async fn installation(conn: &mut Conn) -> Result<Option<Installation>> {
+    let row = sqlx::query("SELECT id, queue_paused, key_check FROM installation")
+        .fetch_optional(conn)
+        .await
+        .map_err(failed)?;
+    row.map(|row| {
+        Ok(Installation {
+            id: get(&row, "id")?,
+            queue_paused: get::<i64>(&row, "queue_paused")? != 0,
+            key_check: get(&row, "key_check")?,
+        })
+    })
+    .transpose()
+}
+
+fn user_row(row: &Row) -> Result<UserRow> {
+    Ok(UserRow {
+        id: id_of(row, "id")?,
+        org_id: id_of(row, "org_id")?,
+        name: get(row, "name")?,
+        password_hash: get(row, "password_hash")?,
+    })
+}
+
+fn service_row(row: &Row) -> Result<ServiceRow> {
+    Ok(ServiceRow {
+        id: id_of(row, "id")?,
+        org_id: id_of(row, "org_id")?,
+        name: get(row, "name")?,
+        git_url: get(row, "git_url")?,
+        default_branch: get(row, "default_branch")?,
+        git_secret: maybe_id_of(row, "git_secret")?,
+        registry: from_json(row, "registry")?,
+        registry_secret: maybe_id_of(row, "registry_secret")?,
+        settings: BuildSettings { version: get(row, "settings_version")?, ..from_json(row, "settings")? },
+        cache_generation: get(row, "cache_generation")?,
+        build_count: get(row, "build_count")?,
+        created_at: get(row, "created_at")?,
+    })
+}
+
+fn build_row(row: &Row) -> Result<BuildRow> {
+    Ok(BuildRow {
+        id: id_of(row, "id")?,
+        org_id: id_of(row, "org_id")?,
+        service_id: id_of(row, "service_id")?,
+        number: get(row, "number")?,
+        branch: get(row, "branch")?,
+        commit: get(row, "commit_hash")?,
+        status: status_of(row)?,
+        attempt: get::<i64>(row, "attempt")? as u32,
+        queued_at: get(row, "queued_at")?,
+        started_at: get(row, "started_at")?,
+        finished_at: get(row, "finished_at")?,
+        cancel_requested_at: get(row, "cancel_requested_at")?,
+        lease_epoch: get(row, "lease_epoch")?,
+        image_tag: get(row, "image_tag")?,
+        digest: get(row, "digest")?,
+        image_size_bytes: get(row, "image_size_bytes")?,
+        created_by_name: get(row, "created_by_name")?,
+        failure_code: get(row, "failure_code")?,
+        diagnosis: get::<Option<String>>(row, "diagnosis")?
+            .map(|text| serde_json::from_str(&text).map_err(anyhow::Error::from))
+            .transpose()?,
+        log_verified: get::<Option<i64>>(row, "log_verified")?.map(|n| n != 0),
+        snapshot: from_json(row, "snapshot")?,
+    })
+}
+
+fn log_piece(row: &Row) -> Result<LogPiece> {
+    let body: Vec<u8> = get(row, "body")?;
+    Ok(LogPiece {
+        first_row: get::<i64>(row, "first_row")? as u64,
+        entries: log::unpack(&body).map_err(anyhow::Error::from)?,
+    })
+}
+
+fn get<'r, T>(row: &'r Row, name: &str) -> Result<T>
+where
+    T: sqlx::Decode<'r, Db> + sqlx::Type<Db>,
+{
+    row.try_get(name).map_err(failed)
+}
+
+fn id_of<T>(row: &Row, name: &str) -> Result<T>
+where
+    T: std::str::FromStr<Err = kiops_app::model::BadId>,
+{
+    Ok(get::<String>(row, name)?.parse().map_err(anyhow::Error::from)?)
+}
+
+fn maybe_id_of<T>(row: &Row, name: &str) -> Result<Option<T>>
+where
+    T: std::str::FromStr<Err = kiops_app::model::BadId>,
+{
+    Ok(get::<Option<String>>(row, name)?.map(|text| text.parse().map_err(anyhow::Error::from)).transpose()?)
+}
+
+fn status_of(row: &Row) -> Result<BuildStatus> {
+    let text: String = get(row, "status")?;
+    BuildStatus::parse(&text).ok_or_else(|| anyhow::anyhow!("unknown build status {text:?}").into())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    Ok(serde_json::to_string(value).map_err(anyhow::Error::from)?)
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(row: &Row, name: &str) -> Result<T> {
+    Ok(serde_json::from_str(&get::<String>(row, name)?).map_err(anyhow::Error::from)?)
+}
+
+/// What is looked up by may be anybody's text; PostgreSQL takes no NUL, so no row holds one.
+fn cannot_be_stored(text: &str) -> bool {
+    text.contains('\0')
+}
+
+/// Counters and positions: far below where the sign begins.
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn one(changed: u64) -> Result<()> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::NotFound) }
+}
+
+/// Both engines name the columns of a violated uniqueness in their message.
+fn taken(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(inner) if inner.is_unique_violation() => {
+            StoreError::Taken(if inner.message().contains("image_repository") { "image" } else { "name" })
+        }
+        _ => failed(error),
+    }
+}
+
+/// Nothing while the registry is not complete: such services are not in one another's way.
+fn image_repository(registry: &RegistryConfig) -> Option<String> {
+    (!registry.host.is_empty() && !registry.image_name.is_empty()).then(|| registry.repository())
+}
+
+fn median(mut values: Vec<i64>) -> Option<i64> {
+    values.sort_unstable();
+    let (left, right) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
+    Some(left + (right - left) / 2)
+}
+
+fn random() -> Result<[u8; ID_LETTERS]> {
+    let mut bytes = [0; ID_LETTERS];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,288 @@
+//! The store in one SQLite file: one connection writes, a few read.
+//!
+//! What is here is only what SQLite does in its own way; the statements are in `queries`.
+
+use super::connect::{check_schema, migrate_error, migrations};
+use super::{Priority, Result, StoreError};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Pool, Sqlite, SqliteConnection, Transaction};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+type Db = Sqlite;
+
+/// The clock of this machine is the clock of the database.
+macro_rules! now {
+    () => {
+        "CAST(ROUND(unixepoch('subsec') * 1000) AS INTEGER)"
+    };
+}
+
+/// There is one writer: a row that is read within its transaction stays as it is.
+macro_rules! for_update {
+    () => {
+        ""
+    };
+}
+
+macro_rules! for_update_skip_locked {
+    () => {
+        ""
+    };
+}
+
+/// Without statistics SQLite may walk through all builds to count the few that wait: the index is named, and a statement
+/// that cannot use it fails at once.
+macro_rules! builds_by {
+    ($alias:literal, $index:literal) => {
+        concat!("builds AS ", $alias, " INDEXED BY ", $index, " ")
+    };
+}
+
+#[path = "queries.rs"]
+mod queries;
+
+const READERS: u32 = 4;
+const BUSY: Duration = Duration::from_secs(10);
+/// Long enough for any number of people before us; short enough to become an error instead of a hang.
+const WAIT: Duration = Duration::from_secs(30);
+
+pub struct Engine {
+    readers: Pool<Sqlite>,
+    writer: Pool<Sqlite>,
+    /// Only one log's transaction at a time may stand in the writer's queue. So a click waits for at most one of them,
+    /// however many builds are writing, and logs are still served in turn with people.
+    logs: Arc<Mutex<()>>,
+}
+
+/// A transaction that may write. Dropped without a commit it never was.
+struct Write {
+    // Before the turn: fields are dropped in this order.
+    transaction: Transaction<'static, Sqlite>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Write {
+    fn conn(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+
+    async fn commit(self) -> Result<()> {
+        self.transaction.commit().await.map_err(failed)
+    }
+}
+
+impl Engine {
+    pub async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit that was answered survives a power cut: the agent lets go of its events after it.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
+            .pragma("journal_size_limit", (32 << 20).to_string())
+            .pragma("temp_store", "memory")
+            .optimize_on_close(true, 400)
+            .disable_statement_logging();
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(WAIT)
+            .after_release(|connection, _| Box::pin(still_usable(connection)));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .idle_timeout(Some(Duration::from_secs(60)))
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(WAIT);
+
+        refuse_newer_schema(path, &options).await?;
+        let writer = writer
+            .connect_with(options.clone().create_if_missing(true).pragma("cache_size", "-4096"))
+            .await
+            .map_err(failed)?;
+        migrations!("sqlite").run(&writer).await.map_err(migrate_error)?;
+        let readers = readers.connect_lazy_with(options.pragma("cache_size", "-1024").pragma("query_only", "true"));
+        Ok(Self { readers, writer, logs: Arc::default() })
+    }
+
+    async fn write(&self, priority: Priority) -> Result<Write> {
+        let turn = match priority {
+            Priority::People => None,
+            Priority::Logs => Some(Arc::clone(&self.logs).lock_owned().await),
+        };
+        // A transaction that began by reading could not wait for another writer: it would fail at once.
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        Ok(Write { transaction, _turn: turn })
+    }
+
+    async fn shut(&self) {
+        self.readers.close().await;
+        if let Ok(mut connection) = self.writer.acquire().await
+            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await
+        {
+            tracing::warn!(%error, "the write-ahead log stays as it is and is folded in at the next start");
+        }
+        self.writer.close().await;
+    }
+}
+
+/// Looks into a database before anything is written to it.
+async fn refuse_newer_schema(path: &Path, options: &SqliteConnectOptions) -> Result<()> {
+    if !tokio::fs::try_exists(path).await.map_err(anyhow::Error::from)? {
+        return Ok(());
+    }
+    let mut connection = options.connect().await.map_err(failed)?;
+    let known: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed)?;
+    let found = if known == 0 {
+        None
+    } else {
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed)?
+    };
+    connection.close().await.map_err(failed)?;
+    check_schema(&migrations!("sqlite"), found)
+}
+
+/// A full disk makes SQLite roll back by itself; the connection's own count of open transactions is wrong from then on,
+/// and no transaction could be begun on it again.
+async fn still_usable(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // Rollbacks are carried out in turn: after the ping the count is final.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
+}
+
+fn failed(error: sqlx::Error) -> StoreError {
+    const SQLITE_FULL: i32 = 13;
+    match &error {
+        sqlx::Error::RowNotFound => StoreError::NotFound,
+        sqlx::Error::Database(inner) => {
+            let code = inner.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
+            if code & 0xff == SQLITE_FULL { StoreError::Full } else { StoreError::Other(error.into()) }
+        }
+        _ => StoreError::Other(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+    use std::time::Instant;
+
+    async fn engine() -> (tempfile::TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(&folder.path().join("kiops.db")).await.unwrap();
+        engine.installation().await.unwrap();
+        (folder, engine)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_named_and_what_follows_works() {
+        let (_folder, engine) = engine().await;
+        let user = engine.administrator().await.unwrap();
+        // The limit belongs to the connection: a new one, on a disk with room, is free of it.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&engine.writer).await.unwrap();
+        let much = SecretRow {
+            id: SecretId::from_random([1; 20]),
+            org_id: user.org_id.clone(),
+            created_by: user.id.clone(),
+            key_id: "k".into(),
+            sealed: vec![0; 1 << 20],
+        };
+        assert!(matches!(engine.put_secret(&much).await, Err(StoreError::Full)));
+        assert!(matches!(engine.secret(&much.id).await, Err(StoreError::NotFound)));
+        engine.put_secret(&much).await.unwrap();
+        assert_eq!(engine.secret(&much.id).await.unwrap().sealed.len(), 1 << 20);
+        engine.set_queue_paused(true).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_click_waits_for_one_log_at_most() {
+        let (_folder, engine) = engine().await;
+        let engine = Arc::new(engine);
+        let slow_log = |engine: Arc<Engine>| async move {
+            let mut tx = engine.write(Priority::Logs).await.unwrap();
+            sqlx::query("UPDATE installation SET queue_paused = 0").execute(tx.conn()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            tx.commit().await.unwrap();
+        };
+        let logs: Vec<_> = (0..20).map(|_| tokio::spawn(slow_log(Arc::clone(&engine)))).collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut waited = Vec::new();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            engine.set_queue_paused(true).await.unwrap();
+            waited.push(begun.elapsed());
+        }
+        assert!(waited.iter().all(|w| *w < Duration::from_millis(150)), "{waited:?} behind twenty logs of 50 ms");
+        for log in logs {
+            log.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_is_kept_as_it_must_be() {
+        let (folder, engine) = engine().await;
+        let pragma = async |name: &str| -> String {
+            let sql = sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"));
+            sqlx::query_scalar(sql).fetch_one(&engine.writer).await.unwrap()
+        };
+        assert_eq!(pragma("journal_mode").await, "wal");
+        assert_eq!(pragma("synchronous").await, "2", "FULL");
+        assert_eq!(pragma("foreign_keys").await, "1");
+        let refused = sqlx::query("DELETE FROM users").execute(&engine.readers).await;
+        assert!(refused.is_err(), "readers only read");
+        engine.close().await;
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["kiops.db"], "a closed store is one file");
+    }
+
+    /// Where no index is named, the planner must find the right one, with statistics and without.
+    #[tokio::test]
+    async fn no_question_reads_a_whole_table() {
+        let (_folder, engine) = engine().await;
+        let service = "SELECT id FROM services WHERE id = $1 AND org_id = $1";
+        for analysed in [false, true] {
+            for (condition, index) in [
+                ("", "sqlite_autoindex_builds_2 (service_id=? AND number<?"),
+                ("AND status = 'failure'", "builds_by_status (service_id=? AND status=? AND number<?"),
+                ("AND branch = $2", "builds_by_branch (service_id=? AND branch=? AND number<?"),
+                (
+                    "AND status = 'success' AND branch = $2",
+                    "builds_by_branch_and_status (service_id=? AND branch=? AND status=? AND number<?",
+                ),
+            ] {
+                let sql = sqlx::AssertSqlSafe(format!(
+                    "EXPLAIN QUERY PLAN SELECT * FROM builds WHERE service_id = ({service}) {condition} AND number < $3 \
+                     ORDER BY number DESC LIMIT 51"
+                ));
+                let plan: Vec<String> = sqlx::query(sql)
+                    .bind("x")
+                    .bind("x")
+                    .bind(1)
+                    .fetch_all(&engine.readers)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|row| sqlx::Row::get(row, "detail"))
+                    .collect();
+                let plan = plan.join("; ");
+                assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{condition} ({analysed}): {plan}");
+            }
+            sqlx::query("ANALYZE").execute(&engine.writer).await.unwrap();
+        }
+    }
+}
