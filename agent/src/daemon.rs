@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, geteuid, kill_process, setsid};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const WIPE_LIMIT: Duration = Duration::from_secs(120);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Another agent may be starting it, twice over if the state has to be wiped.
 const LOCK_LIMIT: Duration = Duration::from_secs(150);
@@ -128,13 +130,14 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
         }
         known.identity.end().await;
     }
-    sweep(&spec.state_dir).await;
+    sweep(&folder, &spec.state_dir).await;
 
     let mut wiped = false;
     if folder.distrusted().exists() {
         wiped = true;
         recorder.note("buildkit_state_wiped", [("reason", "the last build could not read it".to_owned())]);
-        wipe(&spec.state_dir).and_then(|()| std::fs::remove_file(folder.distrusted())).map_err(trouble)?;
+        wipe(&folder, &spec.state_dir).await.map_err(trouble)?;
+        std::fs::remove_file(folder.distrusted()).map_err(trouble)?;
     }
     loop {
         let had_state = std::fs::read_dir(&spec.state_dir).is_ok_and(|mut d| d.next().is_some());
@@ -150,7 +153,7 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
         } else if had_state && !wiped && failure.may_be_state() {
             wiped = true;
             recorder.note("buildkit_state_wiped", [("reason", failure.reason())]);
-            wipe(&spec.state_dir).map_err(trouble)?;
+            wipe(&folder, &spec.state_dir).await.map_err(trouble)?;
         } else {
             tell(recorder, &failure.words);
             return Err(Ending::infrastructure(failure.code(), failure.reason()));
@@ -171,7 +174,7 @@ pub async fn stop(run_dir: &Path) -> anyhow::Result<bool> {
     if alive {
         known.identity.end().await;
     }
-    sweep(&known.state_dir).await;
+    sweep(&folder, &known.state_dir).await;
     if let Some(bridge) = known.bridge {
         let mut command = tokio::process::Command::new("ip");
         command.args(["link", "delete", &bridge]).env_clear().envs(environment());
@@ -257,19 +260,20 @@ impl RunFolder {
         std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
 
+    /// A command that runs a program with an ordinary user's further ids.
+    fn rootlesskit(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("rootlesskit");
+        command.arg("--state-dir").arg(self.at("rootlesskit")).arg(program);
+        command
+    }
+
     fn spawn(&self, spec: &BuildkitSpec, network: &Network, log: &Path) -> io::Result<Child> {
         let rootless = !geteuid().is_root();
         std::fs::write(self.at("buildkitd.toml"), configuration(spec, &self.0, network, rootless))?;
         if let Network::Bridge { name, subnet, .. } = network {
             std::fs::write(self.at("net.conflist"), bridge_configuration(&self.0, name, *subnet))?;
         }
-        let mut command = if rootless {
-            let mut command = Command::new("rootlesskit");
-            command.arg("--state-dir").arg(self.at("rootlesskit")).arg(&spec.buildkitd);
-            command
-        } else {
-            Command::new(&spec.buildkitd)
-        };
+        let mut command = if rootless { self.rootlesskit(&spec.buildkitd) } else { Command::new(&spec.buildkitd) };
         let out = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
         command
             .arg("--config")
@@ -328,7 +332,7 @@ impl Failure {
             "another instance running",
             "address already in use",
             "failed to load config",
-            "toml",
+            "toml: ",
             "no space left on device",
             "permission denied",
             "too many open files",
@@ -453,10 +457,11 @@ struct Container {
 }
 
 /// Takes away what a daemon that was killed has left: its steps run on without it.
-async fn sweep(state_dir: &Path) {
+async fn sweep(folder: &RunFolder, state_dir: &Path) {
     let runc = |arguments: &[&str]| {
         let mut command = tokio::process::Command::new("runc");
-        command.args(arguments).env_clear().envs(environment());
+        // Where an ordinary user's runc keeps what it knows.
+        command.args(arguments).env_clear().envs(environment()).env("XDG_RUNTIME_DIR", &folder.0);
         output_within(command, PROBE_LIMIT)
     };
     let Ok(list) = runc(&["list", "--format", "json"]).await else { return };
@@ -489,26 +494,32 @@ fn unmount_below(folder: &Path) -> io::Result<()> {
 
 /// Takes the state away, but for the steps' old network namespaces: the daemon gives their addresses and firewall rules
 /// back when it starts, and has nothing else to know them by.
-fn wipe(state_dir: &Path) -> io::Result<()> {
+async fn wipe(folder: &RunFolder, state_dir: &Path) -> io::Result<()> {
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(state_dir)? {
         let entry = entry?;
-        if entry.file_name() == "net" {
-            continue;
-        }
-        unmount_below(&entry.path())?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
+        if entry.file_name() != "net" {
+            unmount_below(&entry.path())?;
+            paths.push(entry.path());
         }
     }
-    Ok(())
+    // Files of an ordinary user's images belong to the user's further ids: only within their namespace can they be removed.
+    let mut command =
+        if geteuid().is_root() { tokio::process::Command::new("rm") } else { folder.rootlesskit("rm").into() };
+    command.args(["-r", "-f", "--"]).args(paths).env_clear().envs(environment()).env("XDG_RUNTIME_DIR", &folder.0);
+    let output = output_within(command, WIPE_LIMIT).await?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it cannot be removed: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    }
 }
 
 /// What must change for a daemon to be another one.
 fn settings(spec: &BuildkitSpec, network: &Network) -> String {
     let mut text = configuration(spec, &spec.run_dir, network, !geteuid().is_root());
-    let _ = write!(text, "{network:?} {:?} {:?}", spec.buildkitd, environment());
+    let proxies: Vec<_> = environment().into_iter().filter(|(name, _)| name != "PATH").collect();
+    let _ = write!(text, "{network:?} {:?} {proxies:?}", spec.buildkitd);
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 

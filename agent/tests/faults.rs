@@ -149,7 +149,9 @@ async fn a_lost_daemon_is_an_infrastructure_fault_and_the_next_build_gets_a_new_
     assert_eq!(story.lines_of("RUN echo begun"), ["begun"]);
     // The step outlives its daemon, but not the start of the next.
     let left = || {
-        let out = std::process::Command::new("runc").args(["list", "--format", "json"]).output().unwrap();
+        let mut runc = std::process::Command::new("runc");
+        runc.env("PATH", "/usr/sbin:/usr/bin").env("XDG_RUNTIME_DIR", lab.daemon.run_dir());
+        let out = runc.args(["list", "--format", "json"]).output().unwrap();
         String::from_utf8(out.stdout).unwrap().contains(lab.daemon.state_dir().to_str().unwrap())
     };
     assert!(left());
