@@ -1,6 +1,6 @@
 # The commands of this repository; each sets up what it needs by itself. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test quick soak bench setup build fmt lint
+.PHONY: help run test quick soak bench screens setup build fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -19,6 +19,9 @@ soak: ## hundreds of kills; writes docs/soak.md
 
 bench: ## measures speed and memory; writes target/bench/report.json
 	@scripts/bench.sh
+
+screens: ## makes the pictures in docs/screens anew
+	@scripts/screens.sh
 
 setup: ## tools and packages only
 	@scripts/setup.sh test

@@ -4,10 +4,10 @@ export RELEASE=1
 . "$(dirname "$0")/lib.sh"
 
 "$repo/scripts/setup.sh" test
+"$repo/scripts/setup/packages.sh" bench
 "$repo/scripts/build.sh"
 cd "$repo"
 export_parts
 KIOPS_CHROMIUM=$(command -v chromium)
 export KIOPS_CHROMIUM
-mkdir -p target/bench
 node end2end/bench/main.mjs

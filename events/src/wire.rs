@@ -1,8 +1,9 @@
 //! How events travel from the agent to the server: the spool's records and the relay's conversation.
 //!
-//! A spool is a file that begins with [`SPOOL_MAGIC`] and then holds records: length (u32, little endian), then that many
-//! bytes of JSON (one [`AgentEvent`](crate::AgentEvent)). Records are only ever appended; a torn last record is one that
-//! was being written when the agent died and is not served.
+//! A spool is a file that begins with [`SPOOL_MAGIC`] and the boot clock's milliseconds at offset zero (i64, little endian:
+//! several processes write one spool, one after the other, on one axis of time), and then holds records: length (u32,
+//! little endian), then that many bytes of JSON (one [`AgentEvent`](crate::AgentEvent)). Records are only ever appended; a
+//! torn last record is one that was being written when the agent died and is not served.
 //!
 //! A conversation is a sequence of frames in both directions: length (u32, little endian, of what follows), one tag byte,
 //! body. The server speaks first.
@@ -27,6 +28,7 @@ use sha2::Sha256;
 /// Version of records and conversation. A side that meets a newer one says so and stops.
 pub const VERSION: u32 = 1;
 pub const SPOOL_MAGIC: &[u8; 8] = b"KIOPSP\x00\x01";
+pub const SPOOL_HEADER_BYTES: usize = 16;
 /// No record or frame may be longer: one lines event of 256 KiB, at JSON's worst escaping, with room to spare.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 pub const BEAT_EVERY_MS: u64 = 10_000;

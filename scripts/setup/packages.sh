@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh run|test|quick: the distribution's packages. As root they are installed; an ordinary
+# packages.sh run|test|quick|bench: the distribution's packages. As root they are installed; an ordinary
 # user is told the line to give to root.
 . "$(dirname "$0")/../lib.sh"
 
@@ -32,6 +32,8 @@ look() {
     need rootlesskit
     need slirp4netns
   fi
+  # Fills a database with builds.
+  [ "$purpose" != bench ] || need sqlite3
   [ "$purpose" = test ] || return 0
 
   need chromium

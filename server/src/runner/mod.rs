@@ -1,6 +1,9 @@
 //! Runners: whatever gives a build to an agent and lets the server talk to it. What a runner knows is its own place
 //! (processes on this machine, Pods in a cluster); what a build means is not its business.
 
+pub mod local;
+pub mod relay;
+
 use async_trait::async_trait;
 use kiops_app::model::BuildId;
 use kiops_events::spec::AgentSpec;

@@ -1,0 +1,79 @@
+import { type Locator, expect } from '@playwright/test';
+
+/** A window over a log of any length: the page holds the rows in sight and some around them. */
+export class LogView {
+  readonly log: Locator;
+  readonly search: Locator;
+  readonly said: Locator;
+  readonly follow: Locator;
+  readonly wrap: Locator;
+  readonly times: Locator;
+  readonly firstError: Locator;
+  readonly copy: Locator;
+  readonly download: Locator;
+
+  constructor(root: Locator) {
+    this.log = root.getByRole('log', { name: 'Build log' });
+    this.search = root.getByRole('searchbox', { name: 'Search this log' });
+    this.said = root.locator('[role=status]').filter({ hasText: /line|found|copied/i });
+    this.follow = root.getByRole('switch', { name: 'Follow' });
+    this.wrap = root.getByRole('switch', { name: 'Wrap' });
+    this.times = root.getByRole('switch', { name: 'Times' });
+    this.firstError = root.getByRole('button', { name: /First ERROR/ });
+    this.copy = root.getByRole('button', { name: 'Copy', exact: true });
+    this.download = root.getByRole('link', { name: 'Download' });
+  }
+
+  /** A row by its number, from 1, if it is drawn. */
+  row(number: number): Locator {
+    return this.log.locator(`#row-${number}`);
+  }
+
+  /** What is drawn: number and text of each row. Rows whose text is still on its way are left out. */
+  drawn(): Promise<[number, string][]> {
+    return this.log.evaluate((log) =>
+      [...log.querySelectorAll('[id^=row-]')].map((row): [number, string] => [
+        Number(row.id.slice('row-'.length)),
+        [...row.querySelectorAll(':scope > :not(a)')].map((part) => part.textContent).join(''),
+      ]),
+    );
+  }
+
+  /** How many elements the log has on the page. */
+  size(): Promise<number> {
+    return this.log.evaluate((log) => log.querySelectorAll('*').length);
+  }
+
+  async scrollTo(place: 'top' | 'middle' | 'end'): Promise<void> {
+    const part = { top: 0, middle: 0.5, end: 1 }[place];
+    await this.log.evaluate((log, part) => log.scrollTo(0, (log.scrollHeight - log.clientHeight) * part), part);
+  }
+
+  /** Every row, read by scrolling from the first to the last as a person would. */
+  async readAll(): Promise<Map<number, string>> {
+    const rows = new Map<number, string>();
+    await this.log.evaluate((log) => log.scrollTo(0, 0));
+    for (;;) {
+      await expect.poll(async () => (await this.drawn()).some(([number]) => number === rows.size + 1)).toBe(true);
+      for (const [number, text] of await this.drawn()) rows.set(number, text);
+      const atEnd = await this.log.evaluate((log) => {
+        log.scrollBy(0, log.clientHeight / 2);
+        return log.scrollTop + log.clientHeight >= log.scrollHeight - 1;
+      });
+      if (atEnd) break;
+    }
+    await expect.poll(async () => (await this.drawn()).at(-1)?.[0]).toBeGreaterThanOrEqual(rows.size);
+    for (const [number, text] of await this.drawn()) rows.set(number, text);
+    return rows;
+  }
+
+  /** The page shows the stored log: each row once, in its place. What the product itself says is worded differently. */
+  async toShow(stored: string): Promise<void> {
+    const expected = stored.replace(/\n$/, '').split('\n');
+    const shown = await this.readAll();
+    expect([...shown.keys()].sort((a, b) => a - b)).toEqual(expected.map((_, index) => index + 1));
+    for (const [index, line] of expected.entries()) {
+      if (!line.startsWith('--- ')) expect(shown.get(index + 1), `row ${index + 1}`).toBe(line);
+    }
+  }
+}

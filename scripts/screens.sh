@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The pictures in docs/screens, made from the running product.
+. "$(dirname "$0")/lib.sh"
+
+"$repo/scripts/setup.sh" test
+"$repo/scripts/build.sh"
+exec "$repo/scripts/browser.sh" --config screens/playwright.config.ts "$@"

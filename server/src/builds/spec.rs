@@ -1,0 +1,251 @@
+//! From a build's row to what its agent is given. Pure, but for the secrets, which are handed in.
+
+use crate::registry::docker_config;
+use crate::runner::StartSpec;
+use crate::store::BuildRow;
+use kiops_app::model::{DockerfileChoice, Profile, image_tag};
+use kiops_events::BuildView;
+use kiops_events::spec::*;
+use kiops_events::wire::VERSION;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Whose image it is, in the image's own config.
+pub const LABEL_BUILD: &str = "io.kiops.build";
+pub const LABEL_ATTEMPT: &str = "io.kiops.attempt";
+/// Git hosts take an access token as the password of any user; this name is the one that GitLab's manual gives.
+const TOKEN_USER: &str = "oauth2";
+/// The registry cache is a tag in the image's own repository: there is always the right to push it, nobody else can
+/// write to it, and whoever removes the repository removes its cache.
+const CACHE_TAG: &str = "buildcache";
+/// The note that a further attempt begins with; its argument says whether the one before may have pushed.
+pub const RETRIED: &str = "retried";
+pub const PUSH_BEGAN: &str = "push_began";
+
+/// The values that a build is started with and that stand in no row.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    pub relay_key: Vec<u8>,
+    pub git_token: Option<String>,
+    pub registry_password: Option<String>,
+}
+
+impl Secrets {
+    /// Every form in which the server itself hands them out.
+    pub fn texts(&self, row: &BuildRow) -> Vec<String> {
+        let mut out: Vec<String> = self.git_token.iter().chain(&self.registry_password).cloned().collect();
+        if let Some(token) = &self.git_token {
+            out.push(super::redact::basic(TOKEN_USER, token));
+        }
+        if let Some(password) = &self.registry_password {
+            out.push(super::redact::basic(&row.snapshot.registry.username, password));
+        }
+        out
+    }
+}
+
+/// The tag of this attempt's image.
+pub fn tag(row: &BuildRow, view: &BuildView) -> String {
+    let pushed_before =
+        view.notes.iter().any(|n| n.code == RETRIED && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
+    image_tag(&row.branch, row.number, &row.commit, pushed_before.then_some(row.attempt))
+}
+
+pub fn reference(row: &BuildRow, view: &BuildView) -> String {
+    row.snapshot.registry.reference(&tag(row, view))
+}
+
+pub fn start_spec(
+    row: &BuildRow,
+    view: &BuildView,
+    secrets: &Secrets,
+    log_cap_bytes: u64,
+    hold: Duration,
+) -> StartSpec {
+    let snapshot = &row.snapshot;
+    let nowhere = PathBuf::new;
+    let cgroup = snapshot.resolved_profile.default_size().map(|size| CgroupSpec {
+        parent: format!("kiops/{}", row.service_id),
+        cpu_millicores: size.cpu_millicores,
+        memory_bytes: size.memory_bytes,
+    });
+    let labels = [
+        (LABEL_BUILD, row.id.to_string()),
+        (LABEL_ATTEMPT, row.attempt.to_string()),
+        ("org.opencontainers.image.revision", row.commit.clone()),
+        ("org.opencontainers.image.source", snapshot.git_url.clone()),
+    ];
+    let spec = AgentSpec {
+        version: VERSION,
+        build: row.id.to_string(),
+        attempt: row.attempt,
+        source: SourceSpec {
+            url: snapshot.git_url.clone(),
+            commit: row.commit.clone(),
+            reference: full_reference(&row.branch),
+            submodules: true,
+        },
+        dockerfile: match &snapshot.settings.dockerfile {
+            DockerfileChoice::Auto => DockerfileSpec::Auto,
+            DockerfileChoice::Path { path } => DockerfileSpec::Path { path: path.clone() },
+        },
+        image: ImageSpec {
+            references: vec![reference(row, view)],
+            plain_http: snapshot.registry.plain_http,
+            platform: None,
+        },
+        cache: CacheSpec {
+            reference: Some(snapshot.registry.reference(CACHE_TAG)),
+            no_cache: snapshot.settings.no_cache,
+            mount_namespace: format!("{}-{}", row.service_id, snapshot.cache_generation),
+        },
+        // The runner alone knows its paths.
+        buildkit: BuildkitSpec {
+            buildkitd: nowhere(),
+            buildctl: nowhere(),
+            run_dir: nowhere(),
+            state_dir: nowhere(),
+            dockerhub_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+        },
+        limits: LimitsSpec {
+            time_limit_s: snapshot.settings.time_limit_s,
+            log_cap_bytes,
+            hold_s: u32::try_from(hold.as_secs()).unwrap_or(u32::MAX),
+            cgroup,
+        },
+        files: FilesSpec {
+            workspace: nowhere(),
+            spool: nowhere(),
+            socket: None,
+            key: nowhere(),
+            git_credential: None,
+            docker_config: nowhere(),
+            redact: Vec::new(),
+        },
+        labels: BTreeMap::from(labels.map(|(name, value)| (name.to_owned(), value))),
+    };
+    StartSpec {
+        spec,
+        relay_key: secrets.relay_key.clone(),
+        git_credential: secrets.git_token.clone().map(|token| (TOKEN_USER.to_owned(), token)),
+        docker_config: docker_config(&snapshot.registry, secrets.registry_password.as_deref()),
+        redact: secrets.texts(row),
+    }
+}
+
+/// As Git names it: a build is started with a branch's short name or a tag's full one.
+fn full_reference(branch: &str) -> String {
+    if branch.starts_with("refs/") { branch.to_owned() } else { format!("refs/heads/{branch}") }
+}
+
+/// What a build asked for as `auto` gets. Without measurements of this service it is the middle of the table.
+pub fn resolve(profile: Profile) -> Profile {
+    match profile {
+        Profile::Auto => Profile::Medium,
+        named => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiops_app::model::{
+        BuildId, BuildSettings, BuildStatus, ID_LETTERS, OrgId, RegistryConfig, RegistryKind, SecretId, ServiceId,
+    };
+    use kiops_events::EventKind;
+
+    fn row(branch: &str, attempt: u32) -> BuildRow {
+        BuildRow {
+            id: BuildId::from_random([1; ID_LETTERS]),
+            org_id: OrgId::from_random([1; ID_LETTERS]),
+            service_id: ServiceId::from_random([1; ID_LETTERS]),
+            number: 7,
+            branch: branch.into(),
+            commit: "0d4f1c2aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".into(),
+            status: BuildStatus::Starting,
+            attempt,
+            queued_at: 0,
+            started_at: Some(0),
+            finished_at: None,
+            cancel_requested_at: None,
+            lease_epoch: 1,
+            image_tag: None,
+            digest: None,
+            image_size_bytes: None,
+            created_by_name: "admin".into(),
+            failure_code: None,
+            diagnosis: None,
+            log_verified: None,
+            snapshot: crate::store::BuildSnapshot {
+                git_url: "https://git.example.com/a/b".into(),
+                git_secret: Some(SecretId::from_random([1; ID_LETTERS])),
+                registry: RegistryConfig {
+                    kind: RegistryKind::Private,
+                    host: "r.example:5000".into(),
+                    path: "shop".into(),
+                    image_name: "orders".into(),
+                    username: "robot".into(),
+                    has_password: true,
+                    plain_http: true,
+                },
+                registry_secret: None,
+                settings: BuildSettings { no_cache: true, ..BuildSettings::default() },
+                cache_generation: 3,
+                resolved_profile: Profile::Small,
+            },
+        }
+    }
+
+    fn secrets() -> Secrets {
+        Secrets {
+            relay_key: vec![1],
+            git_token: Some("git-token".into()),
+            registry_password: Some("registry-password".into()),
+        }
+    }
+
+    #[test]
+    fn an_agent_gets_what_the_row_says_and_no_secret_in_its_specification() {
+        let start = start_spec(&row("main", 1), &BuildView::default(), &secrets(), 99, Duration::from_secs(600));
+        let spec = &start.spec;
+        assert_eq!(spec.image.references, ["r.example:5000/shop/orders:main-7-0d4f1c2"]);
+        assert_eq!(spec.source.reference, "refs/heads/main");
+        assert_eq!(spec.cache.reference.as_deref(), Some("r.example:5000/shop/orders:buildcache"));
+        assert_eq!(spec.cache.mount_namespace, format!("{}-3", row("main", 1).service_id));
+        assert!(spec.cache.no_cache && spec.image.plain_http);
+        assert_eq!((spec.limits.time_limit_s, spec.limits.log_cap_bytes, spec.limits.hold_s), (3600, 99, 600));
+        assert_eq!(spec.limits.cgroup.as_ref().map(|c| c.cpu_millicores), Some(1000));
+        assert_eq!(
+            (spec.labels[LABEL_BUILD].as_str(), spec.labels[LABEL_ATTEMPT].as_str()),
+            (spec.build.as_str(), "1")
+        );
+        let text = serde_json::to_string(spec).unwrap();
+        assert!(!text.contains("git-token") && !text.contains("registry-password"));
+        assert_eq!(start.git_credential, Some(("oauth2".into(), "git-token".into())));
+        for known in ["git-token", "registry-password", "cm9ib3Q6cmVnaXN0cnktcGFzc3dvcmQ="] {
+            assert!(start.redact.iter().any(|r| r == known), "{known}");
+        }
+        assert_eq!(
+            start_spec(&row("refs/tags/v1", 1), &BuildView::default(), &secrets(), 1, Duration::ZERO)
+                .spec
+                .source
+                .reference,
+            "refs/tags/v1"
+        );
+    }
+
+    #[test]
+    fn a_tag_says_when_an_earlier_attempt_may_have_pushed() {
+        let retried = |began: &str| {
+            let mut view = BuildView::default();
+            let args = BTreeMap::from([(PUSH_BEGAN.to_owned(), began.to_owned())]);
+            view.apply(1, 1, 0, &EventKind::Note { code: RETRIED.into(), args });
+            view
+        };
+        assert_eq!(tag(&row("main", 1), &BuildView::default()), "main-7-0d4f1c2");
+        assert_eq!(tag(&row("main", 2), &retried("false")), "main-7-0d4f1c2");
+        assert_eq!(tag(&row("main", 2), &retried("true")), "main-7-0d4f1c2-r2");
+    }
+}

@@ -1,0 +1,99 @@
+//! A click becomes a row: checks, a snapshot of everything the build needs, one transaction. Git is asked only when
+//! nobody has said which commit is meant; nothing else here leaves this machine.
+
+use super::{Inner, spec};
+use crate::problems::{of_store, random};
+use crate::store::{AuditEntry, BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
+use kiops_app::backend::Caller;
+use kiops_app::error::{Problem, ProblemStatus, Result};
+use kiops_app::model::*;
+use serde_json::json;
+
+const MAX_REQUEST_KEY: usize = 100;
+
+pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, start: StartBuild) -> Result<Started> {
+    let branch = ref_name(&start.branch, "branch")?;
+    let commit = start.commit.as_deref().filter(|c| !c.is_empty()).map(|c| commit_hash(c, "commit")).transpose()?;
+    let request_key = start.request_key.filter(|key| !key.is_empty());
+    if request_key.as_ref().is_some_and(|key| key.len() > MAX_REQUEST_KEY || key.chars().any(char::is_control)) {
+        return Err(Problem::invalid("request_key_form", "request_key"));
+    }
+    let service = inner.store.service(&caller.org_id, service).await.map_err(|e| of_store("service", e))?;
+    if !service.registry.is_complete() {
+        return Err(Problem::conflict("registry_incomplete").at("registry_config"));
+    }
+    if inner.disk.is_low() {
+        return Err(Problem::new(ProblemStatus::Unavailable, "disk_low")
+            .with("free_bytes", inner.disk.free_bytes())
+            .with("needed_bytes", inner.disk.needed_bytes()));
+    }
+    let commit = match commit {
+        Some(commit) => commit,
+        None => head(inner, &service, &branch).await?,
+    };
+    let new = NewBuild {
+        id: BuildId::from_random(random()),
+        org_id: caller.org_id.clone(),
+        service_id: service.id.clone(),
+        created_by: caller.user_id.clone(),
+        branch,
+        commit,
+        request_key,
+        snapshot: snapshot(inner, &service).await?,
+    };
+    let queued = inner.store.queue_build(&new).await.map_err(|e| of_store("service", e))?;
+    if queued.created {
+        inner.wake.notify_one();
+        let detail =
+            json!({ "service": service.id, "number": queued.number, "branch": new.branch, "commit": new.commit });
+        audit(inner, caller, "build.start", &queued.id, detail).await;
+    }
+    Ok(Started { id: queued.id, number: queued.number })
+}
+
+async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<String> {
+    let token = inner.secret(service.git_secret.as_ref()).await.map_err(|e| of_store("service", e))?;
+    inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
+}
+
+async fn snapshot(inner: &Inner, service: &ServiceRow) -> Result<BuildSnapshot> {
+    // Nothing of an earlier build may be reused, and later ones must not go back behind this one.
+    let cache_generation = match service.settings.no_cache {
+        true => inner.store.raise_cache_generation(&service.id).await.map_err(|e| of_store("service", e))?,
+        false => service.cache_generation,
+    };
+    Ok(BuildSnapshot {
+        git_url: service.git_url.clone(),
+        git_secret: service.git_secret.clone(),
+        registry: service.registry.clone(),
+        registry_secret: service.registry_secret.clone(),
+        settings: service.settings.clone(),
+        cache_generation,
+        resolved_profile: spec::resolve(service.settings.profile),
+    })
+}
+
+pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Result<()> {
+    match inner.store.request_cancel(&caller.org_id, id).await.map_err(|e| of_store("build", e))? {
+        CancelOutcome::Final => return Err(Problem::conflict("build_is_over")),
+        CancelOutcome::WasQueued => inner.hub.touch_all(),
+        CancelOutcome::Requested => {
+            // Where another server runs it, that one's sweep finds the request.
+            if let Some(control) = inner.running().get(id) {
+                control.send_modify(|c| c.cancel = true);
+            }
+            inner.hub.touch(id);
+        }
+    }
+    audit(inner, caller, "build.cancel", id, json!({})).await;
+    Ok(())
+}
+
+/// What has been done is done: a line that is missing in the audit is said in the log and takes nothing back.
+async fn audit(inner: &Inner, caller: &Caller, action: &'static str, id: &BuildId, detail: serde_json::Value) {
+    let (org_id, user_id) = (&caller.org_id, Some(&caller.user_id));
+    let entry = AuditEntry { org_id, user_id, action, subject: id.as_str(), detail };
+    if let Err(error) = inner.store.audit(entry).await {
+        tracing::error!(build = %id, action, %error, "not written to the audit");
+    }
+}

@@ -1,0 +1,109 @@
+//! The data folder: one server at a time, readable by its own user only.
+
+use crate::problems::random_hex;
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The folder, locked. The lock goes with the process, however it ends.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder when it is not there, takes its lock, and clears away what an earlier server left in `tmp`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("The data folder {shown} cannot be made; KIOPS_DATA names another"))?;
+        let path = path.canonicalize().with_context(|| format!("The data folder {shown} cannot be read"))?;
+        let lock = lock(&path)?;
+        let folder = Self { path, _lock: lock };
+        let tmp = folder.tmp();
+        if tmp.exists() {
+            std::fs::remove_dir_all(&tmp).with_context(|| format!("{} cannot be cleared", tmp.display()))?;
+        }
+        DirBuilder::new().mode(0o700).create(&tmp).with_context(|| format!("{} cannot be made", tmp.display()))?;
+        Ok(folder)
+    }
+
+    /// Absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A name for whatever this folder's servers hold: the same after a restart, another one beside it.
+    pub fn owner(&self) -> Result<String> {
+        let file = self.path.join("owner");
+        if let Ok(owner) = std::fs::read_to_string(&file)
+            && !owner.trim().is_empty()
+        {
+            return Ok(owner.trim().to_owned());
+        }
+        let owner = random_hex::<8>();
+        std::fs::write(&file, format!("{owner}\n")).with_context(|| format!("{} cannot be written", file.display()))?;
+        Ok(owner)
+    }
+
+    /// For files that live no longer than what they are for.
+    pub fn tmp(&self) -> PathBuf {
+        self.path.join("tmp")
+    }
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let file = folder.join("lock");
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&file)
+        .with_context(|| format!("{} cannot be opened", file.display()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _ = lock.read_to_string(&mut holder);
+        let holder = match holder.trim() {
+            "" => String::new(),
+            pid => format!(" (process {pid})"),
+        };
+        bail!(
+            "Another server{holder} uses the data folder {}. Stop it, or give this one its own with KIOPS_DATA",
+            folder.display()
+        );
+    }
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_a_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("new/data");
+        let first = DataFolder::open(&path).unwrap();
+        std::fs::write(first.tmp().join("left"), "x").unwrap();
+        let refused = DataFolder::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("Another server") && refused.contains("KIOPS_DATA"), "{refused}");
+        assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        let owner = first.owner().unwrap();
+        drop(first);
+        let second = DataFolder::open(&path).unwrap();
+        assert!(!second.tmp().join("left").exists());
+        assert_eq!(second.owner().unwrap(), owner);
+    }
+}

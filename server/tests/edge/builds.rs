@@ -1,0 +1,190 @@
+//! Builds as scripts see them: queued while the queue is paused, so that nothing needs to run.
+
+use crate::support::{COMMIT, TestServer, refused, service};
+use kiops_rig::{GitOptions, GitServer};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn paused_server() -> (TestServer, String) {
+    let server = TestServer::start().await;
+    server.pause().await;
+    let id = server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    (server, id)
+}
+
+#[tokio::test]
+async fn a_build_is_queued_listed_read_and_cancelled() {
+    let (server, service) = paused_server().await;
+    let builds = format!("services/{service}/builds");
+    let start = json!({ "branch": "main", "commit": COMMIT, "request_key": "click-1" });
+    let started = server.post(&builds, start.clone()).await;
+    assert_eq!(started.status, 201);
+    let started = started.ok();
+    assert_eq!(started["number"], 1);
+    assert_eq!(server.post(&builds, start).await.ok(), started, "a double click is one build");
+    let second = server.post(&builds, json!({ "branch": "refs/tags/v1", "commit": COMMIT })).await.ok();
+    assert_eq!(second["number"], 2);
+
+    let id = started["id"].as_str().unwrap();
+    let build = server.get(&format!("builds/{id}")).await.ok();
+    assert_eq!(
+        (&build["status"], &build["branch"], &build["commit"]),
+        (&json!("queued"), &json!("main"), &json!(COMMIT))
+    );
+    assert_eq!(build["queue_reason"], "paused");
+    for null in ["started_at", "finished_at", "image_tag", "digest", "image_size_bytes", "log_verified", "diagnosis"] {
+        assert_eq!(build.get(null), Some(&Value::Null), "{null}");
+    }
+    assert_eq!((&build["steps"], &build["cached_steps"]), (&json!([]), &json!(0)));
+
+    let page = server.get(&builds).await.ok();
+    let numbers = |page: &Value| {
+        page["builds"].as_array().unwrap().iter().map(|b| b["number"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&page), [2, 1]);
+    assert_eq!(numbers(&server.get(&format!("{builds}?before=2")).await.ok()), [1]);
+    assert_eq!(numbers(&server.get(&format!("{builds}?limit=1")).await.ok()), [2]);
+    assert_eq!(numbers(&server.get(&format!("{builds}?status=in_progress&branch=main")).await.ok()), [1]);
+    assert_eq!(numbers(&server.get(&format!("{builds}?status=success")).await.ok()), Vec::<i64>::new());
+    assert_eq!(server.get(&format!("{builds}?status=fine")).await.refusal(), refused(422, "query_form", ""));
+
+    assert_eq!(server.api(Method::POST, &format!("builds/{id}/cancel"), None).await.status, 202);
+    let build = server.get(&format!("builds/{id}")).await.ok();
+    assert_eq!(build["status"], "cancelled");
+    let again = server.api(Method::POST, &format!("builds/{id}/cancel"), None).await;
+    assert_eq!(again.refusal(), refused(409, "build_is_over", ""));
+
+    let log = server.get(&format!("builds/{id}/log")).await;
+    assert_eq!((log.status, log.header("content-type")), (200, "text/plain; charset=utf-8"));
+    assert!(log.text.contains("queued"), "{}", log.text);
+    let events = server.get(&format!("builds/{id}/events")).await;
+    assert_eq!(events.header("content-type"), "application/x-ndjson");
+    let events: Vec<Value> = events.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0]["pos"], 1);
+    assert_eq!(events[0]["k"], "note");
+    let last = events.last().unwrap()["pos"].as_u64().unwrap();
+    assert_eq!(server.get(&format!("builds/{id}/events?after={last}")).await.text, "");
+}
+
+#[tokio::test]
+async fn starts_that_are_refused() {
+    let (server, service) = paused_server().await;
+    let builds = format!("services/{service}/builds");
+    for (start, code, field) in [
+        (json!({ "branch": "" }), "required", "branch"),
+        (json!({ "branch": "a..b" }), "ref_form", "branch"),
+        (json!({ "branch": "main", "commit": "abc" }), "commit_form", "commit"),
+        (json!({ "branch": "main", "request_key": "x".repeat(101) }), "request_key_form", "request_key"),
+        (json!({ "commit": COMMIT }), "required", "branch"),
+        (json!({ "branch": "main", "build_args": {} }), "field_unknown", "build_args"),
+        (json!({ "branch": 7 }), "field_form", "branch"),
+    ] {
+        assert_eq!(server.post(&builds, start.clone()).await.refusal(), refused(422, code, field), "{start}");
+    }
+    let nowhere = server.post("services/svc-aaaaaaaaaaaaaaaaaaaa/builds", json!({ "branch": "main" })).await;
+    assert_eq!(nowhere.refusal(), refused(404, "not_found", ""));
+    for path in
+        ["builds/bld-aaaaaaaaaaaaaaaaaaaa", "builds/x", "builds/bld-aaaaaaaaaaaaaaaaaaaa/log", "builds/x/events"]
+    {
+        assert_eq!(server.get(path).await.refusal(), refused(404, "not_found", ""), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_commit_the_branch_is_looked_up() {
+    let git = GitServer::start(GitOptions::default()).await.unwrap();
+    let repo = git.new_repo("orders").await.unwrap();
+    let head = repo.commit("main", &[("Dockerfile", b"FROM scratch\n")], "First").await.unwrap();
+    let server = TestServer::start().await;
+    server.pause().await;
+    let id = server.register(service("orders", repo.url())).await;
+    let builds = format!("services/{id}/builds");
+    let started = server.post(&builds, json!({ "branch": "main" })).await.ok();
+    let build = server.get(&format!("builds/{}", started["id"].as_str().unwrap())).await.ok();
+    assert_eq!(build["commit"], head);
+    let gone = server.post(&builds, json!({ "branch": "gone" })).await;
+    assert_eq!(gone.refusal(), refused(422, "git_ref", "branch"));
+    assert!(gone.json()["message"].as_str().unwrap().contains("gone"));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_builds_and_nothing_else() {
+    let server = TestServer::with(|config| config.min_free_bytes = u64::MAX).await;
+    let id = server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    let start = server.post(&format!("services/{id}/builds"), json!({ "branch": "main", "commit": COMMIT })).await;
+    assert_eq!(start.refusal(), refused(503, "disk_low", ""));
+    let system = server.get("system").await.ok();
+    assert_eq!(system["disk_low"], true);
+    assert_eq!(system["needed_bytes"], u64::MAX);
+    assert!(system["free_bytes"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn the_queue_can_be_paused() {
+    let server = TestServer::start().await;
+    assert_eq!(server.get("system").await.ok()["queue_paused"], false);
+    server.pause().await;
+    let system = server.get("system").await.ok();
+    assert_eq!(
+        (&system["queue_paused"], &system["runner"], &system["builds_at_once"]),
+        (&json!(true), &json!("local"), &json!(2))
+    );
+    server.resume().await;
+    assert_eq!(server.get("system").await.ok()["queue_paused"], false);
+    assert_eq!(server.put("system/queue", json!({})).await.refusal(), refused(422, "required", "paused"));
+}
+
+#[tokio::test]
+async fn a_page_follows_a_build_to_its_end() {
+    let (server, service) = paused_server().await;
+    let started =
+        server.post(&format!("services/{service}/builds"), json!({ "branch": "main", "commit": COMMIT })).await.ok();
+    let id = started["id"].as_str().unwrap().to_owned();
+    let nobody = server.request(Method::GET, &format!("/builds/{id}/live"));
+    assert_eq!(server.send(nobody).await.status, 401);
+
+    let live = server.browser(Method::GET, &format!("/builds/{id}/live"));
+    let following = tokio::spawn(async move { live.send().await.unwrap().text().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.api(Method::POST, &format!("builds/{id}/cancel"), None).await.ok();
+    let stream = following.await.unwrap();
+    let messages: Vec<Value> = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .filter_map(|data| serde_json::from_str(data).ok())
+        .collect();
+    assert_eq!(messages[0]["type"], "snapshot");
+    assert_eq!(messages[0]["build"]["status"], "queued");
+    assert_eq!(messages.last().unwrap()["type"], "patch");
+    assert_eq!(messages.last().unwrap()["build"]["status"], "cancelled");
+    assert!(stream.starts_with("id: ") || stream.contains("\nid: "), "{stream}");
+    assert!(stream.trim_end().ends_with("event: end\ndata:") || stream.contains("event: end"), "{stream}");
+
+    // Of a build that is over: a snapshot and the end.
+    let over = server.send(server.browser(Method::GET, &format!("/builds/{id}/live?after=1"))).await;
+    assert_eq!(over.header("content-type"), "text/event-stream");
+    assert_eq!(over.text.matches("data: {").count(), 1);
+    assert!(over.text.contains("event: end"));
+
+    let download = server.send(server.browser(Method::GET, &format!("/builds/{id}/log?download=1"))).await;
+    assert!(download.header("content-disposition").starts_with("attachment; filename=\"orders-1.log\""));
+}
+
+#[tokio::test]
+async fn a_stopping_server_lets_go_of_streams() {
+    let (server, service) = paused_server().await;
+    let started =
+        server.post(&format!("services/{service}/builds"), json!({ "branch": "main", "commit": COMMIT })).await.ok();
+    let id = started["id"].as_str().unwrap();
+    let streams = [format!("/builds/{id}/live"), format!("/api/v1/builds/{id}/events")].map(|path| {
+        let request = server.browser(Method::GET, &path);
+        tokio::spawn(async move { request.send().await.unwrap().text().await })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::timeout(Duration::from_secs(5), server.stop()).await.expect("stops at once").unwrap();
+    for stream in streams {
+        let text = stream.await.unwrap().unwrap();
+        assert!(!text.contains("event: end"), "the build goes on, so the page asks again");
+    }
+}

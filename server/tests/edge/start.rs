@@ -1,0 +1,207 @@
+//! Starts that must be refused, with a sentence that says what to do.
+
+use crate::support::{PASSWORD, TestServer, config, service};
+use kiops_server::config::{Config, Secret};
+use serde_json::json;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+async fn refusal(folder: &Path, change: impl FnOnce(&mut Config)) -> String {
+    let mut config = config(folder);
+    change(&mut config);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let error = kiops_server::run(config, listener, CancellationToken::new()).await.unwrap_err();
+    format!("{error:#}")
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = TestServer::on(folder.path(), |_| ()).await;
+    let said = refusal(folder.path(), |_| ()).await;
+    assert!(said.contains("Another server") && said.contains("KIOPS_DATA"), "{said}");
+    first.stop().await.unwrap();
+    TestServer::on(folder.path(), |_| ()).await.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_key() {
+    let folder = tempfile::tempdir().unwrap();
+    TestServer::on(folder.path(), |_| ()).await.stop().await.unwrap();
+    let key = folder.path().join("data/secret.key");
+    let right = std::fs::read_to_string(&key).unwrap();
+    std::fs::write(&key, format!("{}\n", "ab".repeat(32))).unwrap();
+    let said = refusal(folder.path(), |_| ()).await;
+    assert!(said.contains("key does not fit"), "{said}");
+    std::fs::remove_file(&key).unwrap();
+    let said = refusal(folder.path(), |_| ()).await;
+    assert!(said.contains("missing"), "{said}");
+    // The same key by the environment is as good.
+    let by_value = TestServer::on(folder.path(), |config| config.secrets.secret_key = Some(Secret::new(right))).await;
+    by_value.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version() {
+    let folder = tempfile::tempdir().unwrap();
+    TestServer::on(folder.path(), |_| ()).await.stop().await.unwrap();
+    let url = format!("sqlite:{}", folder.path().join("data/kiops.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'later', 1, x'00', 0)";
+    sqlx::query(newer).execute(&pool).await.unwrap();
+    pool.close().await;
+    let said = refusal(folder.path(), |_| ()).await;
+    assert!(said.contains("newer version") && said.contains("9999"), "{said}");
+}
+
+#[tokio::test]
+async fn the_demo_is_registered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("service.json");
+    std::fs::write(&file, service("hello", "http://127.0.0.1:1/hello.git").to_string()).unwrap();
+    for _ in 0..2 {
+        let demo = file.clone();
+        let mut server = TestServer::on(folder.path(), |config| config.demo_service = Some(demo)).await;
+        server.sign_in().await;
+        let services = server.get("services").await.ok();
+        assert_eq!(services.as_array().unwrap().len(), 1);
+        assert_eq!(services[0]["name"], "hello");
+        server.stop().await.unwrap();
+    }
+    std::fs::write(&file, "{\"token\": \"git-token-4711\"").unwrap();
+    let said = refusal(folder.path(), |config| config.demo_service = Some(file)).await;
+    assert!(said.contains("KIOPS_DEMO_SERVICE") && !said.contains("4711"), "{said}");
+}
+
+fn program(folder: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_kiops"));
+    program.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(folder).stdin(Stdio::null());
+    program
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+#[test]
+fn bad_settings_name_their_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [
+        ("KIOPS_LISTEN", "3000"),
+        ("KIOPS_PUBLIC_URL", "builds"),
+        ("KIOPS_BUILDS_AT_ONCE", "0"),
+        ("KIOPS_MIN_FREE_BYTES", "2GB"),
+        ("KIOPS_LOG_CAP_BYTES", "1"),
+        ("KIOPS_HOLD_S", "-1"),
+        ("KIOPS_SESSION_S", "0"),
+        ("KIOPS_ALLOW_LOOPBACK", "maybe"),
+        ("KIOPS_DOCKERHUB_MIRROR", "http://x"),
+        ("KIOPS_INSECURE_REGISTRIES", "a b"),
+        ("KIOPS_ALLOWED_HOSTS", "a/b"),
+        ("KIOPS_LOG", "loud="),
+        ("KIOPS_LOG_FORMAT", "xml"),
+        ("KIOPS_DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("KIOPS_AGENT", "/nonexistent"),
+    ] {
+        let output = program(folder.path()).env(name, value).env("KIOPS_LISTEN_", "").output().unwrap();
+        let text = said(&output);
+        assert!(!output.status.success() && text.contains(name) && text.contains("should be"), "{name}: {text}");
+        assert!(!text.contains("hunter2") && !text.contains("panicked"), "{text}");
+    }
+    let secret = program(folder.path()).env("KIOPS_SECRET_KEY", "hunter2").env("KIOPS_LISTEN", "127.0.0.1:0").output();
+    let text = said(&secret.unwrap());
+    assert!(text.contains("KIOPS_SECRET_KEY") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn the_program_says_its_version_and_its_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = program(folder.path()).arg("--version").output().unwrap();
+    assert_eq!(said(&version), format!("kiops {}\n", env!("CARGO_PKG_VERSION")));
+    let help = said(&program(folder.path()).args(["serve", "--help"]).output().unwrap());
+    for name in ["KIOPS_DATA", "KIOPS_LISTEN", "KIOPS_PUBLIC_URL", "KIOPS_SECRET_KEY", "KIOPS_ADMIN_PASSWORD"] {
+        assert!(help.contains(name), "{name}");
+    }
+}
+
+/// The whole program: its lines, its link, its end by a signal, and no secret left in its environment.
+#[tokio::test]
+async fn the_program_prints_a_link_that_works_once() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut program = program(folder.path());
+        program
+            .env("KIOPS_LISTEN", "127.0.0.1:0")
+            .env("KIOPS_LOG_FORMAT", "json")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // A test's process may be ended at any moment.
+        program.spawn().unwrap()
+    };
+    let mut links = Vec::new();
+    for _ in 0..2 {
+        let mut child = run();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let link =
+            lines.find_map(|line| line.unwrap().trim().strip_prefix("http").map(|rest| format!("http{rest}"))).unwrap();
+        assert!(link.starts_with("http://127.0.0.1:") && link.contains("/setup/"), "{link}");
+        links.push((child, link));
+        if links.len() == 1 {
+            stop(&mut links[0].0);
+        }
+    }
+    let (mut child, link) = links.pop().unwrap();
+    let old = links.pop().unwrap().1;
+    let token = |link: &str| link.rsplit('/').next().unwrap().to_owned();
+    let base = link.split("/setup/").next().unwrap().to_owned();
+    // The port is another one; only the newest link's token counts.
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let set = async |token: &str, password: &str| {
+        let form = format!("link={token}&password={password}&again={password}");
+        let request = client
+            .post(format!("{base}/api/fn/kiops_app/accounts/api/set_password"))
+            .header("origin", &base)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form);
+        let reply = request.send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
+    };
+    let password = PASSWORD.replace(' ', "+");
+    assert!(set(&token(&old), &password).await.1.contains("link_used"), "every start makes a new one");
+    assert!(set(&token(&link), "short").await.1.contains("password_short"));
+    let (status, text) = set(&token(&link), &password).await;
+    assert!(status == 200 || status == 302, "{status} {text}");
+    assert!(set(&token(&link), &password).await.1.contains("link_used"), "it works once");
+    let sign_in = client
+        .post(format!("{base}/api/v1/sessions"))
+        .header("content-type", "application/json")
+        .body(json!({ "user": "admin", "password": PASSWORD }).to_string());
+    assert_eq!(sign_in.send().await.unwrap().status().as_u16(), 201);
+    stop(&mut child);
+}
+
+fn stop(child: &mut std::process::Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success(), "a signal is no failure");
+}
+
+#[test]
+fn children_inherit_no_secret() {
+    // What the environment held is gone before anything is started; the kernel's copy of it stays readable to ourselves.
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = program(folder.path())
+        .env("KIOPS_LISTEN", "127.0.0.1:0")
+        .env("KIOPS_ADMIN_PASSWORD", PASSWORD)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let ready = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on http://")));
+    assert!(ready.is_some());
+    stop(&mut child);
+}
