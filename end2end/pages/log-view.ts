@@ -15,7 +15,7 @@ export class LogView {
   constructor(root: Locator) {
     this.log = root.getByRole('log', { name: 'Build log' });
     this.search = root.getByRole('searchbox', { name: 'Search this log' });
-    this.said = root.locator('[role=status]').filter({ hasText: /row|found|copied/i });
+    this.said = root.locator('[role=status]').filter({ hasText: /line|found|copied/i });
     this.follow = root.getByRole('switch', { name: 'Follow' });
     this.wrap = root.getByRole('switch', { name: 'Wrap' });
     this.times = root.getByRole('switch', { name: 'Times' });

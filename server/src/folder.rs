@@ -1,5 +1,6 @@
 //! The data folder: one server at a time, readable by its own user only.
 
+use crate::problems::random_hex;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -37,6 +38,19 @@ impl DataFolder {
     /// Absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A name for whatever this folder's servers hold: the same after a restart, another one beside it.
+    pub fn owner(&self) -> Result<String> {
+        let file = self.path.join("owner");
+        if let Ok(owner) = std::fs::read_to_string(&file)
+            && !owner.trim().is_empty()
+        {
+            return Ok(owner.trim().to_owned());
+        }
+        let owner = random_hex::<8>();
+        std::fs::write(&file, format!("{owner}\n")).with_context(|| format!("{} cannot be written", file.display()))?;
+        Ok(owner)
     }
 
     /// For files that live no longer than what they are for.
@@ -86,7 +100,10 @@ mod tests {
         let refused = DataFolder::open(&path).unwrap_err().to_string();
         assert!(refused.contains("Another server") && refused.contains("KIOPS_DATA"), "{refused}");
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        let owner = first.owner().unwrap();
         drop(first);
-        assert!(!DataFolder::open(&path).unwrap().tmp().join("left").exists());
+        let second = DataFolder::open(&path).unwrap();
+        assert!(!second.tmp().join("left").exists());
+        assert_eq!(second.owner().unwrap(), owner);
     }
 }

@@ -3,17 +3,25 @@
 //! Rights are checked in `accounts`, `services` and `builds`, behind the traits of `kiops_app::backend`, and only there.
 //! What never enters: views.
 
+pub mod accounts;
 pub mod builds;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod diagnosis;
 pub mod disk;
 pub mod folder;
 pub mod git;
+pub mod http;
 pub mod outgoing;
 pub mod problems;
+pub mod program;
 pub mod registry;
 pub mod runner;
 pub mod secrets;
+mod serve;
+pub mod services;
 pub mod store;
 pub mod telemetry;
+
+pub use serve::run;

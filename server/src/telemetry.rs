@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging. Called once, by the program; tests that start several servers in one process do without it.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter)
-        .map_err(|_| "KIOPS_LOG should be a level (error, warn, info, debug, trace) or levels by module.".to_owned())?;
+        .map_err(|_| "KIOPS_LOG should be a level (error, warn, info, debug, trace) or levels by module".to_owned())?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => {
@@ -15,5 +15,5 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         }
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
     };
-    started.map_err(|error| format!("Logging could not be started: {error}."))
+    started.map_err(|error| format!("Logging could not be started: {error}"))
 }

@@ -9,9 +9,10 @@ pub use programs::Program;
 pub(crate) use values::split_host;
 pub use values::{LogFormat, PublicUrl, Secret};
 
+use crate::store::DatabaseUrl;
 use clap::Args;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use values::{between, host_and_port, listen, log_format, public_url, yes_or_no};
 
 /// Settings of `kiops serve`.
@@ -58,23 +59,23 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
 
     /// Builds that run at the same time
-    #[arg(long, env = "KIOPS_BUILDS_AT_ONCE", value_name = "COUNT", default_value = "2", value_parser = between("KIOPS_BUILDS_AT_ONCE", 1, 256))]
-    pub builds_at_once: u64,
+    #[arg(long, env = "KIOPS_BUILDS_AT_ONCE", value_name = "COUNT", default_value = "2", value_parser = between::<u32>("KIOPS_BUILDS_AT_ONCE", 1, 256))]
+    pub builds_at_once: u32,
 
     /// Free bytes in the data folder below which no new build is taken
-    #[arg(long, env = "KIOPS_MIN_FREE_BYTES", value_name = "BYTES", default_value = "2147483648", value_parser = between("KIOPS_MIN_FREE_BYTES", 0, u64::MAX))]
+    #[arg(long, env = "KIOPS_MIN_FREE_BYTES", value_name = "BYTES", default_value = "2147483648", value_parser = between::<u64>("KIOPS_MIN_FREE_BYTES", 0, u64::MAX))]
     pub min_free_bytes: u64,
 
     /// Bytes of log that are kept of one build; a marker in the log says how much was left out
-    #[arg(long, env = "KIOPS_LOG_CAP_BYTES", value_name = "BYTES", default_value = "268435456", value_parser = between("KIOPS_LOG_CAP_BYTES", 65_536, u64::MAX))]
+    #[arg(long, env = "KIOPS_LOG_CAP_BYTES", value_name = "BYTES", default_value = "268435456", value_parser = between::<u64>("KIOPS_LOG_CAP_BYTES", 65_536, u64::MAX))]
     pub log_cap_bytes: u64,
 
     /// Seconds that a finished build's agent waits for the server before it gives up
-    #[arg(long, env = "KIOPS_HOLD_S", value_name = "SECONDS", default_value = "600", value_parser = between("KIOPS_HOLD_S", 1, 86_400))]
+    #[arg(long, env = "KIOPS_HOLD_S", value_name = "SECONDS", default_value = "600", value_parser = between::<u64>("KIOPS_HOLD_S", 1, 86_400))]
     pub hold_s: u64,
 
     /// Seconds after which a session ends and its owner signs in again
-    #[arg(long, env = "KIOPS_SESSION_S", value_name = "SECONDS", default_value = "86400", value_parser = between("KIOPS_SESSION_S", 1, 2_592_000))]
+    #[arg(long, env = "KIOPS_SESSION_S", value_name = "SECONDS", default_value = "86400", value_parser = between::<u64>("KIOPS_SESSION_S", 1, 2_592_000))]
     pub session_s: u64,
 
     /// Whether Git hosts and registries may be on this machine's loopback [default: true while listening on the loopback]
@@ -104,9 +105,9 @@ pub struct Config {
 /// Settings that must not stand in an argument list; `kiops serve --help` names them at its end.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
-    /// `postgres://…`, with its password; none: SQLite in the data folder.
-    pub database_url: Option<Secret>,
-    /// 32 bytes in hex, in place of the key file.
+    /// None: SQLite in the data folder.
+    pub database_url: Option<DatabaseUrl>,
+    /// In place of the key file.
     pub secret_key: Option<Secret>,
     /// Password of the user `admin`, in place of the one-time link.
     pub admin_password: Option<Secret>,
@@ -116,30 +117,30 @@ pub struct Secrets {
 pub const SECRETS_HELP: &str = "\
 Secrets are taken from the environment only:
   KIOPS_DATABASE_URL    postgres://USER:PASSWORD@HOST/DATABASE or sqlite:FILE [default: SQLite in the data folder]
-  KIOPS_SECRET_KEY      32 bytes in hex: the key that seals tokens and passwords, in place of the key file
+  KIOPS_SECRET_KEY      32 bytes in hex or base64: the key that seals tokens and passwords, in place of the key file
   KIOPS_ADMIN_PASSWORD  sets the password of the user `admin`; no one-time link is printed then";
 
 impl Secrets {
     /// Reads them and checks their form. No message repeats a value.
     pub fn from_env() -> Result<Self, String> {
-        let secrets = Self {
-            database_url: Secret::from_env("KIOPS_DATABASE_URL")?,
+        let database_url = match Secret::from_env("KIOPS_DATABASE_URL")? {
+            Some(url) => Some(url.expose().parse().map_err(|_| {
+                "KIOPS_DATABASE_URL should be postgres://USER:PASSWORD@HOST/DATABASE or sqlite:FILE".to_owned()
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            database_url,
             secret_key: Secret::from_env("KIOPS_SECRET_KEY")?,
             admin_password: Secret::from_env("KIOPS_ADMIN_PASSWORD")?,
-        };
-        if let Some(url) = &secrets.database_url {
-            values::database_url(url)?;
-        }
-        if let Some(key) = &secrets.secret_key {
-            values::secret_key(key)?;
-        }
-        Ok(secrets)
+        })
     }
 }
 
 impl Config {
-    pub fn key_file(&self) -> PathBuf {
-        self.secret_key_file.clone().unwrap_or_else(|| self.data.join("secret.key"))
+    /// The key's file; `data` is the data folder as it was found.
+    pub fn key_file(&self, data: &Path) -> PathBuf {
+        self.secret_key_file.clone().unwrap_or_else(|| data.join("secret.key"))
     }
 
     /// Where people find this server, without a slash at the end. `bound` is the address that it really listens on.

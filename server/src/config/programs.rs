@@ -29,7 +29,8 @@ impl Program {
 }
 
 impl Config {
-    /// The file as configured, else beside this program, else in PATH. The error is a sentence.
+    /// The file as configured, else beside this program, else in PATH. The error is a sentence. A program that was not
+    /// configured may come later: a build that needs it says that it is missing.
     pub fn program(&self, program: Program) -> Result<PathBuf, String> {
         let name = program.file_name();
         let configured = match program {
@@ -40,19 +41,21 @@ impl Config {
         if let Some(file) = configured {
             if !is_program(file) {
                 let (variable, file) = (program.variable(), file.display());
-                return Err(format!("{variable} should be the path of {name}; {file} is not a program."));
+                return Err(format!("{variable} should be the path of {name}; {file} is not a program"));
             }
             return Ok(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
         }
         let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
         let path = std::env::var_os("PATH").unwrap_or_default();
-        beside
+        let found = beside
             .into_iter()
             .chain(std::env::split_paths(&path).map(|folder| folder.join(name)))
-            .find(|file| is_program(file))
-            .ok_or_else(|| {
-                format!("{name} is neither beside this program nor in PATH; {} can name it.", program.variable())
-            })
+            .find(|file| is_program(file));
+        Ok(found.unwrap_or_else(|| {
+            let variable = program.variable();
+            tracing::warn!("{name} is neither beside this program nor in PATH; {variable} can name it");
+            PathBuf::from(name)
+        }))
     }
 }
 

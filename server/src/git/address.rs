@@ -56,7 +56,7 @@ impl AddressPolicy {
 /// A URL's host and the addresses that were found for it.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
-    host: String,
+    pub host: String,
     port: u16,
     ips: Vec<IpAddr>,
 }
@@ -83,6 +83,11 @@ impl Address {
             .collect();
         Some(format!("{}:{}:{}", self.host, self.port, ips.join(",")))
     }
+}
+
+/// For a sentence about it.
+pub(super) fn host_of(url: &str) -> &str {
+    url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default()
 }
 
 fn host_and_port(url: &str) -> Option<(String, u16)> {

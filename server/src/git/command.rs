@@ -34,6 +34,8 @@ const PASSED_ON: [&str; 13] = [
 pub(super) struct GitCommand {
     command: Command,
     input: String,
+    /// Whom it asks.
+    pub host: String,
 }
 
 pub(super) struct Capture {
@@ -74,7 +76,7 @@ impl GitCommand {
             // Its helpers end with it.
             .process_group(0)
             .kill_on_drop(true);
-        let mut git = Self { command, input: String::new() };
+        let mut git = Self { command, input: String::new(), host: address.host.clone() };
         git.set("http.followRedirects", "false");
         git.set("core.hooksPath", "/dev/null");
         git.set("gc.auto", "0");

@@ -102,8 +102,9 @@ impl Fault {
         }
     }
 
-    pub fn problem(self) -> Problem {
-        let problem = Problem::new(ProblemStatus::Upstream, self.code());
+    /// As a person meets it, at the field that is about it.
+    pub fn problem(self, host: &str) -> Problem {
+        let problem = Problem::new(ProblemStatus::Upstream, self.code()).with("host", host);
         match self {
             Self::Auth => problem.at("source.token"),
             // What was asked for is not there; the host is fine.

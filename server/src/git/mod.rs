@@ -13,8 +13,11 @@ mod listing;
 
 pub use address::{AddressPolicy, Refused};
 
+use crate::builds::HeadOf;
+use crate::clock::now_ms;
 use crate::problems::internal;
 use address::Address;
+use async_trait::async_trait;
 use command::{Capture, GitCommand};
 use credential::Credential;
 use faults::Fault;
@@ -85,7 +88,7 @@ impl Git {
     }
 
     /// The full hash that a branch, or a tag as `refs/tags/…`, names at this moment.
-    pub async fn head_of(&self, remote: Remote<'_>, branch: &str) -> Result<String> {
+    pub async fn commit_of(&self, remote: Remote<'_>, branch: &str) -> Result<String> {
         let (kind, full) = match branch.strip_prefix("refs/tags/") {
             Some(_) => ("--tags", branch.to_owned()),
             None => ("--heads", format!("refs/heads/{branch}")),
@@ -93,7 +96,7 @@ impl Git {
         // An annotated tag's commit is listed as a name of its own.
         let peeled = format!("{full}^{{}}");
         let listing = self.list(remote, &[kind], &[&full, &peeled]).await?.listing;
-        listing.commit(&full).map(str::to_owned).ok_or_else(|| Fault::Ref.problem().with("branch", branch))
+        listing.commit(&full).map(str::to_owned).ok_or_else(|| Fault::Ref.problem("").with("ref", branch))
     }
 
     async fn list(&self, remote: Remote<'_>, options: &[&str], patterns: &[&str]) -> Result<Found> {
@@ -155,15 +158,16 @@ impl Git {
 
     async fn reachable(&self, url: &str) -> Result<Address> {
         Address::resolve(url, self.policy).await.map_err(|refused| match refused {
-            Refused::Unknown => Fault::Dns.problem(),
+            Refused::Unknown => Fault::Dns.problem(address::host_of(url)),
             Refused::Forbidden => Problem::invalid("address_refused", "source.url"),
         })
     }
 
     async fn run(&self, command: GitCommand, time: Duration) -> Result<Capture> {
         let _place = self.places.acquire().await.map_err(|e| internal("git's places", e))?;
+        let host = command.host.clone();
         let output = command.run(time).await.map_err(|error| match error {
-            command::Broken::TooLong => Fault::Network.problem(),
+            command::Broken::TooLong => Fault::Network.problem(&host),
             command::Broken::TooMuch => Problem::new(ProblemStatus::Upstream, "git_too_large").at("source.url"),
             command::Broken::Io(error) => internal("git could not be run", error),
         })?;
@@ -173,8 +177,8 @@ impl Git {
         let fault = faults::classify(&output.stderr);
         tracing::debug!(code = fault.code(), "git: {}", faults::safe_line(&output.stderr));
         Err(match fault {
-            Fault::Other => fault.problem().with("detail", faults::safe_line(&output.stderr)),
-            fault => fault.problem(),
+            Fault::Other => fault.problem(&host).with("detail", faults::safe_line(&output.stderr)),
+            fault => fault.problem(&host),
         })
     }
 }
@@ -189,6 +193,9 @@ struct Found {
     filters: bool,
 }
 
-fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+#[async_trait]
+impl HeadOf for Git {
+    async fn head_of(&self, url: &str, token: Option<&str>, branch: &str) -> Result<String> {
+        self.commit_of(Remote { url, token }, branch).await
+    }
 }

@@ -8,7 +8,7 @@ use super::connect::{check_schema, migrate_error, migrations};
 use super::{Priority, Result, StoreError};
 use anyhow::anyhow;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, Pool, Postgres, Transaction};
+use sqlx::{ConnectOptions, Connection, PgConnection, Pool, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ const CONNECTIONS: u32 = 16;
 /// Kept free of logs: a click never waits for a connection behind them.
 const CONNECTIONS_FOR_LOGS: usize = 8;
 const WAIT: Duration = Duration::from_secs(30);
-/// Features used (partial indexes in conflict targets aside) are older; below this nobody has tried it.
+/// Older ones are not maintained any more, and nobody has tried them.
 const LEAST_VERSION: i64 = 13;
 
 pub struct Engine {
@@ -71,6 +71,15 @@ impl Engine {
             .map_err(|_| anyhow!("the address of the PostgreSQL database cannot be read"))?
             .application_name("kiops")
             .disable_statement_logging();
+        // A pool would try again and again for as long as one may wait for it: whoever starts a server with a wrong
+        // address wants to read so at once.
+        let mut connection = options.connect().await.map_err(|error| {
+            let place = format!("{}:{}", options.get_host(), options.get_port());
+            anyhow::Error::new(error).context(format!("the PostgreSQL database at {place} cannot be reached"))
+        })?;
+        refuse_old_server(&mut connection).await?;
+        refuse_newer_schema(&mut connection).await?;
+        connection.close().await.map_err(failed)?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .min_connections(1)
@@ -79,14 +88,6 @@ impl Engine {
             .connect_with(options)
             .await
             .map_err(failed)?;
-        let version: i64 = sqlx::query_scalar("SELECT CAST(current_setting('server_version_num') AS BIGINT) / 10000")
-            .fetch_one(&pool)
-            .await
-            .map_err(failed)?;
-        if version < LEAST_VERSION {
-            return Err(anyhow!("PostgreSQL {LEAST_VERSION} or newer is needed, this is {version}").into());
-        }
-        refuse_newer_schema(&pool).await?;
         migrations!("postgres").run(&pool).await.map_err(migrate_error)?;
         Ok(Self { readers: pool, logs: tokio::sync::Semaphore::new(CONNECTIONS_FOR_LOGS) })
     }
@@ -105,14 +106,25 @@ impl Engine {
     }
 }
 
+async fn refuse_old_server(connection: &mut PgConnection) -> Result<()> {
+    let version: i64 = sqlx::query_scalar("SELECT CAST(current_setting('server_version_num') AS BIGINT) / 10000")
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    if version < LEAST_VERSION {
+        return Err(anyhow!("PostgreSQL {LEAST_VERSION} or newer is needed, this is {version}").into());
+    }
+    Ok(())
+}
+
 /// Looks into a database before anything is written to it.
-async fn refuse_newer_schema(pool: &Pool<Postgres>) -> Result<()> {
+async fn refuse_newer_schema(connection: &mut PgConnection) -> Result<()> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
     let found = if known {
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(pool).await.map_err(failed)?
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(connection).await.map_err(failed)?
     } else {
         None
     };

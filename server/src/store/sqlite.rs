@@ -167,3 +167,109 @@ fn failed(error: sqlx::Error) -> StoreError {
         _ => StoreError::Other(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+    use std::time::Instant;
+
+    async fn engine() -> (tempfile::TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(&folder.path().join("kiops.db")).await.unwrap();
+        engine.installation().await.unwrap();
+        (folder, engine)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_named_and_what_follows_works() {
+        let (_folder, engine) = engine().await;
+        let user = engine.administrator().await.unwrap();
+        // The limit belongs to the connection: a new one, on a disk with room, is free of it.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&engine.writer).await.unwrap();
+        let much = SecretRow {
+            id: SecretId::from_random([1; 20]),
+            org_id: user.org_id.clone(),
+            created_by: user.id.clone(),
+            key_id: "k".into(),
+            sealed: vec![0; 1 << 20],
+        };
+        assert!(matches!(engine.put_secret(&much).await, Err(StoreError::Full)));
+        assert!(matches!(engine.secret(&much.id).await, Err(StoreError::NotFound)));
+        engine.put_secret(&much).await.unwrap();
+        assert_eq!(engine.secret(&much.id).await.unwrap().sealed.len(), 1 << 20);
+        engine.set_queue_paused(true).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_click_waits_for_one_log_at_most() {
+        let (_folder, engine) = engine().await;
+        let engine = Arc::new(engine);
+        let slow_log = |engine: Arc<Engine>| async move {
+            let mut tx = engine.write(Priority::Logs).await.unwrap();
+            sqlx::query("UPDATE installation SET queue_paused = 0").execute(tx.conn()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            tx.commit().await.unwrap();
+        };
+        let logs: Vec<_> = (0..20).map(|_| tokio::spawn(slow_log(Arc::clone(&engine)))).collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut waited = Vec::new();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            engine.set_queue_paused(true).await.unwrap();
+            waited.push(begun.elapsed());
+        }
+        assert!(waited.iter().all(|w| *w < Duration::from_millis(150)), "{waited:?} behind twenty logs of 50 ms");
+        for log in logs {
+            log.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_is_kept_as_it_must_be() {
+        let (folder, engine) = engine().await;
+        let pragma = async |name: &str| -> String {
+            let sql = sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"));
+            sqlx::query_scalar(sql).fetch_one(&engine.writer).await.unwrap()
+        };
+        assert_eq!(pragma("journal_mode").await, "wal");
+        assert_eq!(pragma("synchronous").await, "2", "FULL");
+        assert_eq!(pragma("foreign_keys").await, "1");
+        let refused = sqlx::query("DELETE FROM users").execute(&engine.readers).await;
+        assert!(refused.is_err(), "readers only read");
+        engine.close().await;
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["kiops.db"], "a closed store is one file");
+    }
+
+    /// The statements that are asked for most, at their sizes: none may walk through a whole table.
+    #[tokio::test]
+    async fn no_question_reads_a_whole_table() {
+        let (_folder, engine) = engine().await;
+        for statement in [
+            "SELECT * FROM builds WHERE service_id = $1 ORDER BY number DESC LIMIT 21",
+            "SELECT * FROM builds WHERE service_id = $1 AND status = 'failure' AND number < $2 ORDER BY number DESC LIMIT 21",
+            "SELECT * FROM builds WHERE service_id = $1 AND branch = $2 ORDER BY number DESC LIMIT 21",
+            "SELECT * FROM builds WHERE service_id = $1 AND status = 'success' AND branch = $2 ORDER BY number DESC LIMIT 21",
+            "SELECT * FROM builds WHERE service_id = $1 AND finished_at IS NULL ORDER BY number DESC LIMIT 21",
+            "SELECT id FROM builds WHERE status = 'queued' ORDER BY queued_at, number, id LIMIT 1",
+            "SELECT id FROM builds WHERE status IN ('starting', 'checking_out', 'building', 'pushing')",
+            "SELECT id FROM builds WHERE released = 0 AND finished_at IS NOT NULL ORDER BY id",
+            "SELECT first_row FROM log_pieces WHERE build_id = $1 AND row_count > 0 AND first_row <= $2 ORDER BY first_row DESC LIMIT 1",
+            "SELECT first_pos FROM log_pieces WHERE build_id = $1 AND sealed = 0 ORDER BY first_pos",
+        ] {
+            let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<String> = sqlx::query(sql)
+                .bind("x")
+                .bind(1)
+                .fetch_all(&engine.readers)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| sqlx::Row::get(row, "detail"))
+                .collect();
+            let plan = plan.join("; ");
+            assert!(plan.contains("INDEX") && !plan.contains("TEMP B-TREE"), "{statement}: {plan}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! One build, live or finished: its state, its steps, its log, its result.
+
+use super::api::{CancelBuild, get_snapshot};
+use super::log::{Log, LogPanel};
+use super::result::{FailureBox, ResultBox};
+use super::status_badge;
+use super::steps::Steps;
+use super::stream::{Line, follow};
+use crate::frame::ConnectionLost;
+use crate::locales::{t, tf};
+use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot};
+use crate::services::Shown;
+use crate::ui::{FormError, Problems, Returned, ServerClock, format, icon, notice, sentence};
+use kiops_events::{BuildView, Marker};
+use leptos::form::ActionForm;
+use leptos::prelude::*;
+use leptos_meta::Title;
+use leptos_router::hooks::{use_location, use_query_map};
+use std::time::Duration;
+
+/// What the page knows of a build; kept up to date by the stream.
+#[derive(Clone, Copy)]
+pub struct Live {
+    pub build: RwSignal<BuildDetail>,
+    pub view: RwSignal<BuildView>,
+    pub clock: ServerClock,
+    /// The agent's clock less the server's, while the agent runs.
+    agent: RwSignal<Option<i64>>,
+    pub log: Log,
+}
+
+impl Live {
+    fn new(snapshot: LiveSnapshot, row: Option<u64>) -> Self {
+        let id = snapshot.build.head.id.clone();
+        Self {
+            clock: ServerClock::new(snapshot.now_ms),
+            agent: RwSignal::new(snapshot.agent_now_ms.map(|agent| agent - snapshot.now_ms)),
+            build: RwSignal::new(snapshot.build),
+            view: RwSignal::new(snapshot.view),
+            log: Log::new(id, snapshot.tail, row),
+        }
+    }
+
+    fn take(self, message: LiveMessage) {
+        match message {
+            LiveMessage::Snapshot(snapshot) => {
+                let snapshot = *snapshot;
+                self.clock.set(snapshot.now_ms);
+                self.agent.set(snapshot.agent_now_ms.map(|agent| agent - snapshot.now_ms));
+                if self.build.with_untracked(|build| *build != snapshot.build) {
+                    self.build.set(snapshot.build);
+                }
+                let rows = snapshot.view.rows;
+                self.view.set(snapshot.view);
+                self.log.extend(Some(snapshot.tail), rows);
+            }
+            LiveMessage::Patch(patch) => {
+                let patch = *patch;
+                self.clock.set(patch.now_ms);
+                if patch.agent_now_ms.is_some() {
+                    self.agent.set(patch.agent_now_ms.map(|agent| agent - patch.now_ms));
+                }
+                if let Some(build) = patch.build {
+                    self.build.set(build);
+                }
+                self.view.update(|view| view.apply_patch(patch.view));
+                let rows = self.view.with_untracked(|view| view.rows);
+                self.log.extend(patch.tail, rows);
+            }
+        }
+    }
+
+    pub fn running(self) -> bool {
+        self.build.with(|build| !build.head.status.is_final())
+    }
+
+    /// The agent's clock now, on the axis of the steps.
+    pub fn agent_now(self) -> i64 {
+        match self.agent.get() {
+            Some(offset) if self.running() => (self.clock.get() + offset).max(0),
+            _ => self
+                .view
+                .with(|view| view.steps.iter().flat_map(|s| &s.intervals).map(|i| i.end_ms).max().unwrap_or_default()),
+        }
+    }
+}
+
+#[component]
+pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
+    let query = use_query_map();
+    let row = wanted_row();
+    let snapshot = Resource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
+    view! {
+        <Suspense fallback=|| view! { <div class="live skeleton-live" aria-hidden="true"></div> }>
+            {move || Suspend::new(async move {
+                match snapshot.await {
+                    Ok(snapshot) => {
+                        let row = query.with_untracked(|_| row);
+                        view! { <LiveBuild snapshot=snapshot row=row shown=shown/> }.into_any()
+                    }
+                    Err(problem) => notice("failure", "warning", sentence(&problem)),
+                }
+            })}
+        </Suspense>
+    }
+}
+
+/// The row that the address asks for: `&row=13` or `#row-13`, counted from 1 as they are shown.
+fn wanted_row() -> Option<u64> {
+    let by_query = use_query_map().with_untracked(|q| q.get_str("row").and_then(|n| n.parse::<u64>().ok()));
+    let by_hash =
+        || use_location().hash.get_untracked().trim_start_matches('#').strip_prefix("row-")?.parse::<u64>().ok();
+    by_query.or_else(by_hash).filter(|n| *n > 0).map(|n| n - 1)
+}
+
+#[component]
+fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl IntoView {
+    let head = snapshot.build.head.clone();
+    let id = head.id.clone();
+    // A failure opens where it failed.
+    let first_error = snapshot.view.first_error_row.filter(|_| head.status == BuildStatus::Failure);
+    let evidence = snapshot.build.diagnosis.as_ref().and_then(|d| d.evidence.first()).map(|e| e.row);
+    let in_page = |row: &u64| {
+        let tail = &snapshot.tail;
+        (tail.first..tail.first + tail.rows.len() as u64).contains(row)
+    };
+    let start = row.or_else(|| evidence.or(first_error).filter(in_page));
+    let live = Live::new(snapshot, start);
+    let base = format!("/services/edit/{}?build=run&id={id}", head.service_id);
+
+    if !head.status.is_final() {
+        let lost = use_context::<ConnectionLost>();
+        let set_lost = move |down: bool| {
+            if let Some(ConnectionLost(lost)) = lost
+                && lost.try_get_untracked() != Some(down)
+            {
+                lost.try_set(down);
+            }
+        };
+        follow(
+            id,
+            move || live.view.try_with_untracked(|view| view.pos).unwrap_or_default(),
+            move |message| {
+                if live.view.is_disposed() {
+                    return;
+                }
+                live.take(message);
+                let head = live.build.with_untracked(|build| build.head.clone());
+                shown.learn(&head);
+            },
+            move |line| set_lost(line == Line::Down),
+        );
+        on_cleanup(move || set_lost(false));
+    }
+    live.clock.run(Duration::from_millis(200), move || live.running());
+
+    // A link to another row of the same build moves the log, not the page.
+    let query = use_query_map();
+    Effect::new(move |before: Option<Option<String>>| {
+        let now = query.with(|q| q.get("row"));
+        if let Some(before) = before
+            && before != now
+            && let Some(row) = now.as_deref().and_then(|n| n.parse::<u64>().ok())
+        {
+            live.log.go_to(row.saturating_sub(1));
+        }
+        now
+    });
+
+    let final_status = Memo::new(move |_| live.build.with(|b| b.head.status).is_final());
+    let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
+    let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
+    view! {
+        <section class="live" aria-label=tf("live.label", &[("n", &head.number.to_string())])>
+            <PageTitle live=live shown=shown/>
+            {move || {
+                if final_status.get() {
+                    view! { <Ended live=live base=base.clone()/> }.into_any()
+                } else {
+                    view! { <Header live=live/> }.into_any()
+                }
+            }}
+            <div class="live-body">
+                <Steps live=live/>
+                <LogPanel
+                    log=live.log
+                    here=format!("/services/edit/{}?build=run&id={}", head.service_id, head.id)
+                    notes=notes.into()
+                    first_error=first_error.into()
+                />
+            </div>
+            <Progress live=live/>
+        </section>
+    }
+    .into_any()
+}
+
+/// The tab's title tells the state while one works elsewhere.
+#[component]
+fn PageTitle(live: Live, shown: Shown) -> impl IntoView {
+    let name = shown.detail.with_untracked(|d| d.name.clone());
+    let text = move || {
+        live.build.with(|b| {
+            let state = t(match b.head.status {
+                BuildStatus::Success => "status.success",
+                BuildStatus::Failure => "status.failure",
+                BuildStatus::Cancelled => "status.cancelled",
+                BuildStatus::Queued => "status.queued",
+                _ => "status.in_progress",
+            });
+            format!("#{} {state} · {name}", b.head.number)
+        })
+    };
+    view! { <Title text=text/> }
+}
+
+/// Branch and commit of a build, the commit as a link where its page is known.
+pub fn what(head: &BuildHead) -> AnyView {
+    let commit = head.short_commit().to_owned();
+    view! {
+        <span class="what">
+            <strong>"#" {head.number}</strong>
+            " "
+            <span class="clip">{super::ref_text(&head.branch).to_owned()}</span>
+            " "
+            {match head.commit_url.clone() {
+                Some(url) => {
+                    view! { <a class="commit" href=url target="_blank" rel="noopener external"><code>{commit}</code></a> }
+                        .into_any()
+                }
+                None => view! { <code class="commit">{commit}</code> }.into_any(),
+            }}
+        </span>
+    }
+    .into_any()
+}
+
+#[component]
+fn Header(live: Live) -> impl IntoView {
+    let action = ServerAction::<CancelBuild>::new();
+    let problems = Problems::new(move || action.value().get(), &Returned::of("cancel"));
+    let head = Memo::new(move |_| live.build.with(|b| b.head.clone()));
+    let elapsed = move || head.with(|h| h.duration_ms(live.clock.get()));
+    let share = move || {
+        let expected = head.with(|h| h.expected_duration_ms)?;
+        // Never full before it is.
+        elapsed().map(|ms| (ms as f64 / expected.max(1) as f64).min(0.97))
+    };
+    let asked = move || head.with(BuildHead::cancelling) || action.pending().get();
+    let (id, service) = head.with_untracked(|h| (h.id.to_string(), h.service_id.to_string()));
+    view! {
+        <div class="live-head">
+            {move || head.with(status_badge)}
+            {move || head.with(what)}
+            <span class="live-phase quiet">{move || head.with(phase_text)}</span>
+            <div
+                class="progress"
+                class:unknown=move || share().is_none()
+                style=move || format!("--share:{}%", (share().unwrap_or_default() * 1000.0).round() / 10.0)
+            >
+                <i></i>
+            </div>
+            <span class="live-time">
+                {move || {
+                    let ms = elapsed()?;
+                    let now = format::clock(ms);
+                    Some(match head.with(|h| h.expected_duration_ms) {
+                        Some(expected) => tf("live.of_about", &[("elapsed", &now), ("expected", &format::clock(expected))]),
+                        None => now,
+                    })
+                }}
+            </span>
+            <ActionForm action=action>
+                <input type="hidden" name="id" value=id/>
+                <input type="hidden" name="service" value=service/>
+                <button type="submit" class="button danger small" disabled=asked>
+                    {move || if asked() { t("status.cancelling") } else { t("live.cancel") }}
+                </button>
+            </ActionForm>
+            <FormError error=problems.elsewhere(&[])/>
+        </div>
+    }
+    .into_any()
+}
+
+/// What it does now, or why it waits.
+fn phase_text(head: &BuildHead) -> String {
+    match head.status {
+        BuildStatus::Queued => match head.queue_reason.as_deref() {
+            Some(reason) => {
+                let key = format!("queue.{reason}");
+                if crate::locales::has(&key) { t(&key) } else { reason.to_owned() }
+            }
+            None => String::new(),
+        },
+        BuildStatus::Starting => t("phase.starting"),
+        BuildStatus::CheckingOut => t("phase.checkout"),
+        BuildStatus::Building => t("phase.building"),
+        BuildStatus::Pushing => t("phase.push"),
+        _ => String::new(),
+    }
+}
+
+#[component]
+fn Ended(live: Live, base: String) -> impl IntoView {
+    let build = live.build.get_untracked();
+    match build.head.status {
+        BuildStatus::Failure => view! { <FailureBox live=live base=base/> }.into_any(),
+        _ => view! { <ResultBox live=live/> }.into_any(),
+    }
+}
+
+/// What a screen reader hears while the build runs: not each line, but how it stands, now and then.
+#[component]
+fn Progress(live: Live) -> impl IntoView {
+    let said = RwSignal::new(String::new());
+    let text = Memo::new(move |_| {
+        let status = live.build.with(|b| b.head.status);
+        match status {
+            BuildStatus::Success => t("live.say_success"),
+            BuildStatus::Cancelled => t("live.say_cancelled"),
+            BuildStatus::Queued => t("status.queued"),
+            _ => live.view.with(|view| {
+                let total = (view.steps.len() + view.announced.len()).to_string();
+                if let Some(failed) = view.failed_step().filter(|_| status == BuildStatus::Failure) {
+                    tf("live.say_failed_at", &[("n", &failed.number.to_string()), ("total", &total)])
+                } else if status == BuildStatus::Failure {
+                    t("live.say_failed")
+                } else {
+                    match view.steps.iter().rfind(|s| s.marker == Marker::Running) {
+                        Some(step) => tf("live.say_step", &[("n", &step.number.to_string()), ("total", &total)]),
+                        None => t("status.in_progress"),
+                    }
+                }
+            }),
+        }
+    });
+    let waiting = StoredValue::new(false);
+    Effect::new(move |before: Option<()>| {
+        let now = text.get();
+        let ended = live.build.with(|b| b.head.status.is_final());
+        if before.is_none() {
+            return;
+        }
+        if ended {
+            said.set(now);
+        } else if !waiting.get_value() {
+            waiting.set_value(true);
+            set_timeout(
+                move || {
+                    if waiting.try_set_value(false).is_none() {
+                        said.set(text.get_untracked());
+                    }
+                },
+                Duration::from_secs(5),
+            );
+        }
+    });
+    view! { <p class="offscreen" role="status">{move || said.get()}</p> }
+}
+
+/// Something that is worth a line above the log: it was retried, it could not be cancelled any more.
+pub fn important_notes(live: Live) -> AnyView {
+    const SHOWN: [&str; 5] = ["retried", "too_late_to_cancel", "log_capped", "buildkit_state_wiped", "restarted"];
+    view! {
+        {move || {
+            live.view
+                .with(|view| {
+                    view.notes
+                        .iter()
+                        .filter(|note| SHOWN.contains(&note.code.as_str()))
+                        .map(|note| {
+                            view! {
+                                <p class="notice tone-neutral">
+                                    {icon("info")}
+                                    <span>{super::log::note_sentence(&note.code, &note.args)}</span>
+                                </p>
+                            }
+                        })
+                        .collect_view()
+                })
+        }}
+    }
+    .into_any()
+}

@@ -1,0 +1,47 @@
+//! Builds: the dialog with its four tabs, the live view, the log.
+
+pub mod api;
+mod dialog;
+mod help;
+mod history;
+mod live;
+mod log;
+mod result;
+mod run;
+mod settings;
+mod steps;
+mod stream;
+
+pub use dialog::BuildDialog;
+
+use crate::locales::{t, tf};
+use crate::model::{BuildHead, BuildStatus};
+use crate::ui::badge;
+use leptos::prelude::*;
+
+/// A build's state as colour, icon and word.
+pub fn status_badge(build: &BuildHead) -> AnyView {
+    if build.cancelling() {
+        return badge("neutral", "cancelled", t("status.cancelling"));
+    }
+    match build.status {
+        BuildStatus::Queued => {
+            let text = match build.queue_position {
+                Some(n) => tf("status.queued_at", &[("n", &n.to_string())]),
+                None => t("status.queued"),
+            };
+            badge("neutral", "queued", text)
+        }
+        BuildStatus::Starting | BuildStatus::CheckingOut | BuildStatus::Building | BuildStatus::Pushing => {
+            badge("running", "running", t("status.in_progress"))
+        }
+        BuildStatus::Success => badge("success", "check", t("status.success")),
+        BuildStatus::Failure => badge("failure", "failure", t("status.failure")),
+        BuildStatus::Cancelled => badge("neutral", "cancelled", t("status.cancelled")),
+    }
+}
+
+/// `main`, or `v1.2` of `refs/tags/v1.2`.
+pub fn ref_text(name: &str) -> &str {
+    name.strip_prefix("refs/tags/").unwrap_or(name)
+}

@@ -1,0 +1,220 @@
+//! Settings: where the Dockerfile is, how large and how fresh the build, and where its image goes.
+
+use super::api::SaveSettings;
+use crate::frame::Unsaved;
+use crate::locales::{t, tf};
+use crate::model::{BuildSettings, DockerfileChoice, Profile};
+use crate::services::{Shown, kind_name};
+use crate::ui::{Field, FormError, Problems, Returned, Switch, browser, format, icon, notice};
+use leptos::form::ActionForm;
+use leptos::prelude::*;
+use leptos_router::hooks::use_query_map;
+
+#[component]
+pub fn SettingsTab(shown: Shown) -> impl IntoView {
+    let action = ServerAction::<SaveSettings>::new();
+    let value = action.value();
+    let Unsaved(unsaved) = Unsaved::here();
+    unsaved.set(false);
+    on_cleanup(move || {
+        unsaved.try_set(false);
+    });
+    let saved = RwSignal::new(use_query_map().with_untracked(|q| q.get_str("saved").is_some()));
+    // A counter of fresh starts: the form is written anew from what is stored.
+    let fresh = RwSignal::new(0u32);
+    Effect::new(move |_| match value.get() {
+        Some(Ok(settings)) => {
+            unsaved.set(false);
+            saved.set(true);
+            set_version(settings.version);
+            shown.detail.update(|d| d.settings = settings);
+        }
+        Some(Err(_)) => saved.set(false),
+        None => {}
+    });
+    let returned = Returned::of("settings");
+    let problems = Problems::new(move || value.get(), &returned);
+    let edited = move |_| {
+        saved.set(false);
+        unsaved.set(true);
+    };
+    let start_over = move |_| {
+        unsaved.set(false);
+        value.set(None);
+        fresh.update(|n| *n += 1);
+    };
+    let load_newer = move |_| {
+        shown.refresh();
+        // The refreshed settings are what the new form is written from.
+        let before = shown.detail.with_untracked(|d| d.settings.version);
+        let once = StoredValue::new(true);
+        Effect::new(move |_| {
+            if shown.detail.with(|d| d.settings.version) != before && once.get_value() {
+                once.set_value(false);
+                start_over(());
+            }
+        });
+    };
+    let code = problems.code();
+    view! {
+        <ActionForm action=action attr:class="settings-form" on:input=edited>
+            <div class="sheet-body">
+                {move || {
+                    fresh.track();
+                    let detail = shown.detail.get_untracked();
+                    let settings = detail.settings;
+                    let returned = if fresh.get_untracked() == 0 { returned.clone() } else { Returned::default() };
+                    view! {
+                        <input type="hidden" name="id" value=detail.id.to_string()/>
+                        <input type="hidden" name="version" id="settings-version" value=settings.version.to_string()/>
+                        <input type="hidden" name="time_limit_s" value=settings.time_limit_s.to_string()/>
+                        <DockerfileGroup settings=settings.clone() returned=returned.clone() problems=problems/>
+                        <RegistryGroup shown=shown/>
+                        <OptionsGroup settings=settings returned=returned/>
+                    }
+                }}
+            </div>
+            <footer class="sheet-foot">
+                <p class="saved" role="status">
+                    {move || saved.get().then(|| view! { <span class="badge tone-success">{icon("check")} {t("settings.saved")}</span> })}
+                </p>
+                <FormError error=problems.elsewhere(&["settings.dockerfile.path"])/>
+                {move || {
+                    (code.get().as_deref() == Some("settings_conflict"))
+                        .then(|| view! { <button class="button" type="button" on:click=load_newer>{t("settings.load_newer")}</button> })
+                }}
+                <span class="spacer"></span>
+                <button class="button" type="button" disabled=move || !unsaved.get() on:click=move |_| start_over(())>
+                    {t("settings.discard")}
+                </button>
+                <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+            </footer>
+        </ActionForm>
+    }
+    .into_any()
+}
+
+/// The next save builds on this one.
+fn set_version(version: i64) {
+    if let Some(input) = browser::by_id("settings-version") {
+        let _ = input.set_attribute("value", &version.to_string());
+    }
+}
+
+#[component]
+fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Problems) -> impl IntoView {
+    let (mode, path) = match &settings.dockerfile {
+        DockerfileChoice::Auto => ("auto", String::new()),
+        DockerfileChoice::Path { path } => ("path", format!("./{path}")),
+    };
+    let mode = returned.value("mode", mode);
+    let card = |value: &'static str, label: &str, hint: &str, off: bool| {
+        crate::ui::radio_card("mode", value, t(label), t(hint), mode == value, off)
+    };
+    view! {
+        <fieldset class="row-group dockerfile">
+            <legend>{t("settings.dockerfile")}</legend>
+            <p class="row-hint">{t("settings.dockerfile_hint")}</p>
+            <div class="row-body">
+                <div class="radio-cards">
+                    {card("auto", "settings.auto", "settings.auto_hint", false)}
+                    {card("path", "settings.path", "settings.path_hint", false)}
+                    {card("wizard", "settings.wizard", "settings.wizard_later", true)}
+                </div>
+                <div class="only-auto">
+                    <p class="hint">{t("settings.auto_rule")}</p>
+                </div>
+                <div class="only-path half">
+                    <Field
+                        name="path"
+                        label=t("settings.dockerfile_path")
+                        placeholder="./Dockerfile"
+                        hint=t("settings.path_rule")
+                        value=returned.value("path", &path)
+                        code=true
+                        error=problems.at("settings.dockerfile.path")
+                    />
+                </div>
+            </div>
+        </fieldset>
+    }
+    .into_any()
+}
+
+#[component]
+fn RegistryGroup(shown: Shown) -> impl IntoView {
+    let (config, base) = shown.detail.with(|d| (d.registry_config.clone(), format!("/services/edit/{}", d.id)));
+    view! {
+        <section class="row-group" aria-labelledby="settings-registry">
+            <h3 class="row-title" id="settings-registry">{t("registry.title")}</h3>
+            <p class="row-hint">{t("settings.registry_hint")}</p>
+            <div class="row-body">
+                <dl class="facts">
+                    <dt>{t("registry.kind")}</dt>
+                    <dd>{kind_name(config.kind)}</dd>
+                    <dt>{t("registry.push_to")}</dt>
+                    <dd><code class="clip" title=config.repository()>{config.repository()}</code></dd>
+                    <dt>{t("registry.user")}</dt>
+                    <dd>
+                        {if config.username.is_empty() {
+                            view! { <span class="quiet">{t("registry.anonymous")}</span> }.into_any()
+                        } else {
+                            view! { <code class="clip">{config.username.clone()}</code> }.into_any()
+                        }}
+                    </dd>
+                </dl>
+                {(!config.is_complete()).then(|| notice("warning", "warning", t("registry.incomplete")))}
+                <a class="link" href=format!("{base}?edit=registry")>{t("registry.settings")}</a>
+            </div>
+        </section>
+    }
+    .into_any()
+}
+
+/// `auto` and the sizes with what they mean.
+pub fn profile_text(profile: Profile) -> String {
+    match profile.default_size() {
+        None => format!("auto · {}", t("settings.auto_profile")),
+        Some(size) => tf(
+            "settings.profile_size",
+            &[
+                ("name", profile.as_str()),
+                ("cpu", &format::cores(size.cpu_millicores)),
+                ("memory", &format::memory(size.memory_bytes)),
+            ],
+        ),
+    }
+}
+
+#[component]
+fn OptionsGroup(settings: BuildSettings, returned: Returned) -> impl IntoView {
+    let chosen = returned.value("profile", settings.profile.as_str());
+    let no_cache = !returned.value("no_cache", if settings.no_cache { "true" } else { "" }).is_empty();
+    view! {
+        <section class="row-group" aria-labelledby="settings-options">
+            <h3 class="row-title" id="settings-options">{t("settings.options")}</h3>
+            <p class="row-hint">{t("settings.options_hint")}</p>
+            <div class="row-body options">
+                <div class="field">
+                    <label for="profile">{t("settings.profile")}</label>
+                    <select id="profile" name="profile" aria-describedby="profile-hint">
+                        {Profile::ALL
+                            .into_iter()
+                            .map(|profile| {
+                                view! {
+                                    <option value=profile.as_str() selected=chosen == profile.as_str()>
+                                        {profile_text(profile)}
+                                    </option>
+                                }
+                            })
+                            .collect_view()}
+                    </select>
+                    <p class="hint" id="profile-hint">{t("settings.profile_hint")}</p>
+                </div>
+                <Switch name="no_cache" label=t("settings.no_cache") hint=t("settings.no_cache_hint") checked=no_cache/>
+                {(settings.version == 0).then(|| notice("neutral", "info", t("settings.first_build")))}
+            </div>
+        </section>
+    }
+    .into_any()
+}

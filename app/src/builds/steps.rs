@@ -1,0 +1,194 @@
+//! The list of steps, each with its bar on one time axis, and what the build uses.
+
+use super::live::Live;
+use crate::locales::{t, tf};
+use crate::ui::{format, icon};
+use kiops_events::view::UsageSample;
+use kiops_events::{Marker, StepView};
+use leptos::prelude::*;
+
+#[component]
+pub fn Steps(live: Live) -> impl IntoView {
+    let count = Memo::new(move |_| live.view.with(|v| v.steps.len()));
+    let waiting = Memo::new(move |_| live.view.with(|v| v.announced.clone()));
+    // Marks and bars share one length, so that only one number changes while time goes by.
+    let axis = Memo::new(move |_| format::axis(live.agent_now()));
+    let length = move || {
+        let (step, n) = axis.get();
+        format!("--axis:{}", step * n)
+    };
+    view! {
+        <div class="steps" style=length>
+            <div class="axis" aria-hidden="true">
+                {move || {
+                    let (step, n) = axis.get();
+                    (0..=n)
+                        .map(|i| {
+                            view! { <span style=format!("--at:{}", i * step)>{format::mark(i * step)}</span> }
+                        })
+                        .collect_view()
+                }}
+            </div>
+            <ol class="step-list" aria-label=t("steps.label")>
+                <For each=move || 0..count.get() key=|i| *i let:i>
+                    {step_row(live, i)}
+                </For>
+                {move || {
+                    waiting
+                        .get()
+                        .into_iter()
+                        .map(|(_, name)| {
+                            view! {
+                                <li class="step-item">
+                                    <div class="step m-waiting">
+                                        <span class="step-n"></span>
+                                        <code class="step-name" title=name.clone()>{name.clone()}</code>
+                                        <span class="step-time"></span>
+                                        <span class="step-marker">{t("marker.waiting")}</span>
+                                    </div>
+                                </li>
+                            }
+                        })
+                        .collect_view()
+                }}
+            </ol>
+            {move || {
+                (count.get() == 0 && waiting.with(Vec::is_empty))
+                    .then(|| view! { <p class="steps-empty quiet">{t("steps.empty")}</p> })
+            }}
+            <Usage live=live/>
+        </div>
+    }
+    .into_any()
+}
+
+/// Marker as class, icon and word.
+fn marker(marker: Marker) -> (&'static str, &'static str, String) {
+    match marker {
+        Marker::Waiting => ("m-waiting", "queued", t("marker.waiting")),
+        Marker::Running => ("m-running", "running", t("marker.running")),
+        Marker::Done => ("m-done", "check", "DONE".to_owned()),
+        Marker::Cached => ("m-cached", "cached", "CACHED".to_owned()),
+        Marker::Error => ("m-error", "failure", "ERROR".to_owned()),
+        Marker::Canceled => ("m-canceled", "cancelled", "CANCELED".to_owned()),
+    }
+}
+
+fn step_row(live: Live, index: usize) -> AnyView {
+    let step = Memo::new(move |_| live.view.with(|v| v.steps.get(index).cloned()));
+    let with = move |f: fn(&StepView) -> String| step.with(|s| s.as_ref().map(f).unwrap_or_default());
+    let kind = Memo::new(move |_| step.with(|s| s.as_ref().map_or(Marker::Waiting, |s| s.marker)));
+    // Only a running step follows the clock.
+    let time = move || {
+        let now = if kind.get() == Marker::Running { live.agent_now() } else { 0 };
+        step.with(|s| {
+            s.as_ref()
+                .and_then(|s| s.duration_ms(now))
+                .map_or("–".to_owned(), |ms| format!("{}s", format::tenths(ms)))
+        })
+    };
+    let bars = move || {
+        step.with(|s| {
+            let Some(s) = s else { return Vec::new() };
+            let running = s.running_since_ms.filter(|_| s.marker == Marker::Running);
+            let running = running.map(|start| (start, live.agent_now().max(start)));
+            s.intervals
+                .iter()
+                .map(|i| (i.start_ms, i.end_ms))
+                .chain(running)
+                .map(|(start, end)| view! { <i style=format!("--s:{start};--d:{}", end - start)></i> })
+                .collect()
+        })
+    };
+    let transfer = move || {
+        step.with(|s| {
+            let s = s.as_ref()?;
+            let (mut done, mut total) = (0u64, 0u64);
+            s.transfers.iter().filter(|t| t.total > 0).for_each(|t| {
+                done += if t.done { t.total } else { t.current.min(t.total) };
+                total += t.total;
+            });
+            (total > 0 && s.marker == Marker::Running)
+                .then(|| tf("steps.transfer", &[("done", &format::memory(done)), ("total", &format::memory(total))]))
+        })
+    };
+    let target = move || step.with(|s| s.as_ref().map(|s| s.first_row + 1).unwrap_or(1));
+    let href = move || {
+        live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, target()))
+    };
+    view! {
+        <li class="step-item">
+            <a class=move || format!("step {}", marker(kind.get()).0) href=href>
+                <span class="step-n">{move || with(|s| format!("#{}", s.number))}</span>
+                <code class="step-name" title=move || with(|s| s.name.clone())>{move || with(|s| s.name.clone())}</code>
+                <span class="step-time">{time}</span>
+                <span class="step-marker">
+                    {move || {
+                        let (_, name, word) = marker(kind.get());
+                        view! { {icon(name)} {word} }
+                    }}
+                </span>
+                <span class="step-transfer">{transfer}</span>
+                <span class="step-bars" aria-hidden="true">{bars}</span>
+            </a>
+        </li>
+    }
+    .into_any()
+}
+
+#[component]
+fn Usage(live: Live) -> impl IntoView {
+    let any = Memo::new(move |_| live.view.with(|v| !v.usage.is_empty()));
+    move || {
+        any.get().then(|| {
+        view! {
+            <div class="usage" aria-label=t("usage.label") role="group">
+                {meter(live, "usage.cpu", |s| f64::from(s.cpu_millicores), |n| tf("usage.cores", &[("n", &format::cores(n as u32))]))}
+                {meter(live, "usage.memory", |s| s.memory_bytes as f64, |n| format::memory(n as u64))}
+                {meter(live, "usage.disk", |s| s.disk_bytes as f64, |n| format::memory(n as u64))}
+            </div>
+        }
+    })
+    }
+}
+
+/// A figure with its course: now while it runs, the peak afterwards.
+fn meter(live: Live, key: &'static str, of: fn(&UsageSample) -> f64, text: fn(f64) -> String) -> AnyView {
+    let figure = move || {
+        live.view.with(|v| {
+            let peak = v.usage.iter().map(of).fold(0.0, f64::max);
+            let now = v.usage.last().map(of).unwrap_or_default();
+            (now, peak)
+        })
+    };
+    let points = move || {
+        live.view.with(|v| {
+            let peak = v.usage.iter().map(of).fold(1.0, f64::max);
+            let (first, last) = match (v.usage.first(), v.usage.last()) {
+                (Some(a), Some(b)) => (a.t_ms, b.t_ms.max(a.t_ms + 1)),
+                _ => (0, 1),
+            };
+            let mut out = String::new();
+            for sample in &v.usage {
+                let x = (sample.t_ms - first) * 100 / (last - first);
+                let y = 23 - (of(sample) / peak * 22.0) as i64;
+                out.push_str(&format!("{x},{y} "));
+            }
+            out
+        })
+    };
+    let title = move || tf("usage.peak", &[("peak", &text(figure().1))]);
+    view! {
+        <div class="meter" title=title>
+            <span class="meter-text">
+                {t(key)}
+                " "
+                <strong>{move || { let (now, peak) = figure(); text(if live.running() { now } else { peak }) }}</strong>
+            </span>
+            <svg viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true" focusable="false">
+                <polyline points=points></polyline>
+            </svg>
+        </div>
+    }
+    .into_any()
+}

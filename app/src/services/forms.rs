@@ -1,0 +1,90 @@
+//! Registry Settings and Git settings of a service.
+
+use super::api::{SaveRegistry, SaveSource};
+use super::detail::Shown;
+use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
+use crate::locales::t;
+use crate::ui::{FormError, PageDialog, Problems, Returned};
+use leptos::form::ActionForm;
+use leptos::prelude::*;
+use leptos_router::NavigateOptions;
+use leptos_router::hooks::use_navigate;
+
+/// Closes the dialog once the save has worked.
+fn when_saved(shown: Shown, saved: impl Fn() -> bool + 'static) {
+    let navigate = use_navigate();
+    Effect::new(move |_| {
+        if saved() {
+            shown.refresh();
+            let id = shown.detail.with_untracked(|d| d.id.clone());
+            navigate(&format!("/services/edit/{id}"), NavigateOptions::default());
+        }
+    });
+}
+
+#[component]
+pub fn RegistryForm(shown: Shown) -> impl IntoView {
+    let action = ServerAction::<SaveRegistry>::new();
+    let value = action.value();
+    when_saved(shown, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let returned = Returned::of("registry");
+    let problems = Problems::new(move || value.get(), &returned);
+    let detail = shown.detail.get_untracked();
+    let close = format!("/services/edit/{}", detail.id);
+    view! {
+        <PageDialog title=t("registry.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
+            <ActionForm action=action>
+                <div class="sheet-body">
+                    <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <RegistryInputs
+                        stored=Some(detail.registry_config)
+                        id=Some(detail.id)
+                        image_name_fixed=detail.image_name_fixed
+                        returned=returned
+                        problems=problems
+                    />
+                </div>
+                <footer class="sheet-foot">
+                    <FormError error=problems.elsewhere(REGISTRY_INPUTS)/>
+                    <a class="button" href=close>{t("dialog.cancel")}</a>
+                    <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+                </footer>
+            </ActionForm>
+        </PageDialog>
+    }
+    .into_any()
+}
+
+#[component]
+pub fn SourceForm(shown: Shown) -> impl IntoView {
+    let action = ServerAction::<SaveSource>::new();
+    let value = action.value();
+    when_saved(shown, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let returned = Returned::of("source");
+    let problems = Problems::new(move || value.get(), &returned);
+    let detail = shown.detail.get_untracked();
+    let close = format!("/services/edit/{}", detail.id);
+    view! {
+        <PageDialog title=t("source.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
+            <ActionForm action=action>
+                <div class="sheet-body">
+                    <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <SourceInputs
+                        url=detail.source.url
+                        default_branch=detail.source.default_branch
+                        has_token=detail.source.has_token
+                        id=Some(detail.id)
+                        returned=returned
+                        problems=problems
+                    />
+                </div>
+                <footer class="sheet-foot">
+                    <FormError error=problems.elsewhere(&["source.url", "source.token", "source.default_branch"])/>
+                    <a class="button" href=close>{t("dialog.cancel")}</a>
+                    <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+                </footer>
+            </ActionForm>
+        </PageDialog>
+    }
+    .into_any()
+}

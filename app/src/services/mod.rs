@@ -1,0 +1,11 @@
+//! Services: the cards, registering one, and the page of one with its pipeline and its settings.
+
+mod add;
+pub mod api;
+mod detail;
+mod fields;
+mod forms;
+mod list;
+
+pub use detail::{ServicePage, Shown, kind_name};
+pub use list::ServicesPage;

@@ -1,0 +1,158 @@
+//! What only a browser can do, in one place, so that the rest compiles and runs on both sides. On the server each of
+//! these does nothing.
+
+use leptos::prelude::*;
+use leptos::wasm_bindgen::JsCast;
+use web_sys::{Element, HtmlElement, Storage, Window};
+
+/// The window, where there is one.
+pub fn browser() -> Option<Window> {
+    if cfg!(feature = "hydrate") { web_sys::window() } else { None }
+}
+
+pub fn by_id(id: &str) -> Option<HtmlElement> {
+    browser()?.document()?.get_element_by_id(id)?.dyn_into().ok()
+}
+
+/// Milliseconds that only grow, for measuring: not a time of day.
+pub fn monotonic_ms() -> f64 {
+    browser().and_then(|w| w.performance()).map(|p| p.now()).unwrap_or_default()
+}
+
+fn storage() -> Option<Storage> {
+    browser()?.local_storage().ok()?
+}
+
+pub fn stored(key: &str) -> Option<String> {
+    storage()?.get_item(key).ok()?
+}
+
+pub fn store(key: &str, value: &str) {
+    if let Some(storage) = storage() {
+        let _ = storage.set_item(key, value);
+    }
+}
+
+/// Sets a cookie for a year; an empty value takes it away.
+pub fn set_cookie(name: &str, value: &str) {
+    let age = if value.is_empty() { 0 } else { 31_536_000 };
+    if let Some(document) =
+        browser().and_then(|w| w.document()).and_then(|d| d.dyn_into::<web_sys::HtmlDocument>().ok())
+    {
+        let _ = document.set_cookie(&format!("{name}={value}; Max-Age={age}; Path=/; SameSite=Lax"));
+    }
+}
+
+pub fn root_element() -> Option<Element> {
+    browser()?.document()?.document_element()
+}
+
+pub fn reload() {
+    if let Some(window) = browser() {
+        let _ = window.location().reload();
+    }
+}
+
+pub fn page_hidden() -> bool {
+    browser().and_then(|w| w.document()).is_some_and(|d| d.hidden())
+}
+
+/// Puts text on the clipboard. `done` learns whether it worked: a page without https may not use the clipboard and
+/// falls back to the old command.
+pub fn copy(text: String, done: impl FnOnce(bool) + 'static) {
+    leptos::task::spawn_local(async move {
+        done(copy_now(&text).await);
+    });
+}
+
+async fn copy_now(text: &str) -> bool {
+    #[cfg(feature = "hydrate")]
+    {
+        let Some(window) = browser() else { return false };
+        if window.is_secure_context() {
+            let promise = window.navigator().clipboard().write_text(text);
+            if leptos::__reexports::wasm_bindgen_futures::JsFuture::from(promise).await.is_ok() {
+                return true;
+            }
+        }
+        copy_by_command(text).unwrap_or(false)
+    }
+    #[cfg(not(feature = "hydrate"))]
+    {
+        let _ = text;
+        false
+    }
+}
+
+#[cfg(feature = "hydrate")]
+fn copy_by_command(text: &str) -> Option<bool> {
+    let document = browser()?.document()?;
+    let area: web_sys::HtmlTextAreaElement = document.create_element("textarea").ok()?.dyn_into().ok()?;
+    area.set_value(text);
+    area.set_class_name("offscreen");
+    // Inside an open dialog everything else cannot be focused.
+    let home =
+        document.active_element().and_then(|e| e.parent_element()).or_else(|| document.body().map(Into::into))?;
+    home.append_child(&area).ok()?;
+    area.select();
+    let document: web_sys::HtmlDocument = document.dyn_into().ok()?;
+    let done = document.exec_command("copy").ok();
+    area.remove();
+    done
+}
+
+/// True once the page's program runs: what is shown before is what the server wrote.
+pub fn hydrated() -> ReadSignal<bool> {
+    let (value, set) = signal(false);
+    Effect::new(move |_| set.set(true));
+    value
+}
+
+/// What the inputs of a form hold now.
+pub struct FormValues(Option<web_sys::FormData>);
+
+impl FormValues {
+    /// Of the form that an element stands in.
+    pub fn around(target: Option<web_sys::EventTarget>) -> Self {
+        Self(
+            target
+                .and_then(|t| t.dyn_into::<Element>().ok())
+                .and_then(|e| e.closest("form").ok().flatten())
+                .and_then(|e| e.dyn_into::<web_sys::HtmlFormElement>().ok())
+                .and_then(|form| web_sys::FormData::new_with_form(&form).ok()),
+        )
+    }
+
+    pub fn get(&self, name: &str) -> String {
+        self.0.as_ref().and_then(|data| data.get(name).as_string()).unwrap_or_default()
+    }
+}
+
+pub fn click_target(target: Option<web_sys::EventTarget>) {
+    if let Some(element) = target.and_then(|t| t.dyn_into::<HtmlElement>().ok()) {
+        element.click();
+    }
+}
+
+/// What is selected, if the selection lies in an element that `selector` finds.
+pub fn selection_within(selector: &str) -> String {
+    let Some(selection) = browser().and_then(|w| w.get_selection().ok().flatten()) else { return String::new() };
+    let inside = selection
+        .anchor_node()
+        .and_then(|n| n.parent_element())
+        .is_some_and(|e| e.closest(selector).ok().flatten().is_some());
+    if inside { String::from(selection.to_string()) } else { String::new() }
+}
+
+pub async fn fetch_text(url: &str) -> Option<String> {
+    #[cfg(feature = "hydrate")]
+    {
+        let response = gloo_net::http::Request::get(url).send().await.ok()?;
+        if response.ok() { response.text().await.ok() } else { None }
+    }
+    #[cfg(not(feature = "hydrate"))]
+    {
+        let _ = url;
+        None
+    }
+}

@@ -1,0 +1,16 @@
+//! Parts of pages without business words: fields, badges, icons, times, copying.
+
+pub mod browser;
+mod clock;
+mod combo;
+mod dialog;
+mod form;
+pub mod format;
+mod parts;
+pub mod query;
+
+pub use clock::ServerClock;
+pub use combo::{Choice, Combo};
+pub use dialog::PageDialog;
+pub use form::*;
+pub use parts::*;

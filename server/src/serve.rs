@@ -1,0 +1,154 @@
+//! Putting a server together, in the order that makes it safe: nothing is opened before the folder is ours, nothing is
+//! served before the key fits, and the queue runs only once everything else is there.
+
+use crate::accounts::LocalAccounts;
+use crate::builds::{Builds, BuildsConfig, Parts};
+use crate::config::{Config, Program};
+use crate::disk::Disk;
+use crate::folder::DataFolder;
+use crate::git::{AddressPolicy, Git};
+use crate::http::{Edge, Hosts, Site, router};
+use crate::registry::RegistryClient;
+use crate::runner::local::{LocalConfig, LocalRunner};
+use crate::secrets::{KeySource, Sealer};
+use crate::services::{Credentials, LocalServices, LocalSystem, demo};
+use crate::store::{self, DatabaseUrl, SharedStore, StoreError};
+use anyhow::{Context, Result, anyhow};
+use axum::serve::ListenerExt;
+use kiops_app::backend::Backend;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What requests that are under way may still take when the server is told to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Starts a server and serves until `shutdown` is cancelled. An error is a sentence for whoever started it.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    let bound = listener.local_addr().context("The listening address cannot be read")?;
+    let base = config.base_url(bound);
+    let addresses = AddressPolicy { loopback: config.loopback_allowed(bound) };
+    let folder = DataFolder::open(&config.data)?;
+    let store = open_store(&config, &folder).await?;
+    let key = KeySource {
+        value: config.secrets.secret_key.as_ref().map(|key| key.expose()),
+        file: &config.key_file(folder.path()),
+    };
+    let sealer = Arc::new(Sealer::unlock(&*store, key).await?);
+
+    let credentials = Credentials::new(store.clone(), sealer.clone());
+    let disk = Arc::new(Disk::new(folder.path(), config.min_free_bytes));
+    let git = Arc::new(Git::new(&folder.tmp(), &folder.path().join("git"), addresses));
+    let registry = Arc::new(RegistryClient::new());
+    let builds = Builds::new(Parts {
+        store: store.clone(),
+        runner: Arc::new(local_runner(&config, &folder)?),
+        sealer,
+        heads: git.clone(),
+        registry: registry.clone(),
+        disk: disk.clone(),
+        config: BuildsConfig {
+            builds_at_once: config.builds_at_once,
+            log_cap_bytes: config.log_cap_bytes,
+            hold: Duration::from_secs(config.hold_s),
+            ..BuildsConfig::new(folder.owner()?)
+        },
+    });
+    let accounts = Arc::new(LocalAccounts::new(store.clone(), Duration::from_secs(config.session_s)));
+    let services =
+        Arc::new(LocalServices { store: store.clone(), credentials, git, registry, addresses, builds: builds.clone() });
+    let system = Arc::new(LocalSystem {
+        store: store.clone(),
+        disk: disk.clone(),
+        builds: builds.clone(),
+        builds_at_once: config.builds_at_once,
+    });
+
+    let link = accounts
+        .prepare(config.secrets.admin_password.as_ref())
+        .await
+        .map_err(|problem| anyhow!("The administrator cannot be prepared: {problem}"))?;
+    if let Some(file) = &config.demo_service {
+        demo::register_once(file, &*services, &accounts.administrator().await?, &*store).await?;
+    }
+
+    let edge = Edge {
+        backend: Backend { accounts: accounts.clone(), services, builds: Arc::new(builds.clone()), system },
+        builds: builds.clone(),
+        hosts: Arc::new(Hosts::new(&config)),
+        site: Site::new(&config.site_root),
+        stopping: shutdown.clone(),
+    };
+    builds.spawn();
+    let tasks = TaskTracker::new();
+    tasks.spawn({
+        let shutdown = shutdown.clone();
+        async move { disk.watch(shutdown).await }
+    });
+    tasks.spawn({
+        let shutdown = shutdown.clone();
+        async move { accounts.sweep(shutdown).await }
+    });
+    tasks.close();
+
+    tracing::info!("listening on {base}");
+    if let Some(token) = link {
+        println!("Set the administrator's password. The link works once, for 24 hours:\n  {base}/setup/{token}");
+    }
+    let served = serve(edge, listener, shutdown).await;
+
+    builds.stop().await;
+    tasks.wait().await;
+    store.close().await;
+    tracing::info!("stopped");
+    served
+}
+
+async fn open_store(config: &Config, folder: &DataFolder) -> Result<SharedStore> {
+    let url =
+        config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
+    let store = store::open(&url).await.map_err(|error| match error {
+        StoreError::NewerSchema { found, known } => anyhow!(
+            "The database {url} was written by a newer version of KIOPS Build (its schema is {found}, this program knows \
+             {known}). Start that version, or put a backup of before its upgrade back"
+        ),
+        error => anyhow::Error::new(error).context(format!("The database {url} cannot be opened")),
+    })?;
+    // Makes the first organisation and its administrator.
+    store.installation().await.with_context(|| format!("The database {url} cannot be read"))?;
+    Ok(store)
+}
+
+fn local_runner(config: &Config, folder: &DataFolder) -> Result<LocalRunner> {
+    let program = |program| config.program(program).map_err(|sentence| anyhow!(sentence));
+    LocalRunner::new(LocalConfig {
+        data: folder.path().to_owned(),
+        agent: program(Program::Agent)?,
+        buildkitd: program(Program::Buildkitd)?,
+        buildctl: program(Program::Buildctl)?,
+        dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
+        insecure_registries: config.insecure_registries.clone(),
+    })
+}
+
+/// Until every connection has ended, or the grace time has.
+async fn serve(edge: Edge, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    // A line of a log is a small packet, and it is to arrive now.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    let serving = axum::serve(listener, router(edge)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let too_late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served.context("Serving ended"),
+        () = too_late => {
+            tracing::warn!("requests that took too long are given up");
+            Ok(())
+        }
+    }
+}

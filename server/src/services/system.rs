@@ -1,0 +1,45 @@
+//! The state of the whole installation.
+
+use super::audit::changed;
+use crate::builds::Builds;
+use crate::disk::Disk;
+use crate::problems::of_store;
+use crate::store::SharedStore;
+use async_trait::async_trait;
+use kiops_app::backend::{Caller, System};
+use kiops_app::error::Result;
+use kiops_app::model::{RunnerKind, SystemStatus};
+use std::sync::Arc;
+
+pub struct LocalSystem {
+    pub store: SharedStore,
+    pub disk: Arc<Disk>,
+    pub builds: Builds,
+    pub builds_at_once: u32,
+}
+
+#[async_trait]
+impl System for LocalSystem {
+    async fn status(&self, _: &Caller) -> Result<SystemStatus> {
+        let queue = self.builds.queue_state().await?;
+        Ok(SystemStatus {
+            runner: RunnerKind::Local,
+            queue_paused: queue.paused,
+            running: queue.running,
+            queued: queue.queued,
+            builds_at_once: self.builds_at_once,
+            disk_low: self.disk.is_low(),
+            free_bytes: self.disk.free_bytes(),
+            needed_bytes: self.disk.needed_bytes(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    async fn pause_queue(&self, caller: &Caller, paused: bool) -> Result<()> {
+        self.store.set_queue_paused(paused).await.map_err(|e| of_store("queue", e))?;
+        let action = if paused { "queue.pause" } else { "queue.resume" };
+        changed(&self.store, caller, action, "queue", serde_json::json!({})).await;
+        self.builds.queue_changed();
+        Ok(())
+    }
+}
