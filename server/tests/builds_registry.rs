@@ -92,11 +92,10 @@ async fn every_way_to_fail_has_its_code() {
     let host = git.url().trim_start_matches("http://").to_owned();
     assert_eq!(push_code(&Repository::of(&config(&host, ""), None)).await, "registry_not_a_registry");
     assert_eq!(push_code(&Repository::of(&config("registry.invalid:5000", ""), None)).await, "dns");
-    // TLS where there is none: a name that is not the loopback's own.
+    // TLS where there is none: by another of the loopback's addresses, because 127.0.0.1 itself is never asked for it.
     let port = host.rsplit_once(':').unwrap().1;
-    let secure = RegistryConfig { plain_http: false, ..config(&format!("127.0.0.1.:{port}"), "") };
-    let code = push_code(&Repository::of(&secure, None)).await;
-    assert!(matches!(code, "tls" | "dns"), "{code}");
+    let secure = RegistryConfig { plain_http: false, ..config(&format!("0.0.0.0:{port}"), "") };
+    assert_eq!(push_code(&Repository::of(&secure, None)).await, "tls");
 }
 
 /// What Harbor and Docker Hub do, as their documentation has it: a challenge, a token for a login, a request with it.

@@ -4,7 +4,8 @@
 //! A watcher subscribes first and reads the store afterwards, so there is no moment between the two that it could miss.
 //! What is published is what is committed already. While nobody watches, publishing costs a look at a counter.
 
-use super::{Inner, now_ms, read};
+use super::{Inner, read};
+use crate::clock::now_ms;
 use crate::problems::of_store;
 use futures::Stream;
 use kiops_app::error::Result;

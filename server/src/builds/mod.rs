@@ -37,7 +37,7 @@ use kiops_app::error::Result;
 use kiops_app::model::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use sync_points::SyncPoints;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -199,8 +199,4 @@ impl kiops_app::backend::Builds for Builds {
     async fn search(&self, caller: &Caller, id: &BuildId, text: &str, from: u64) -> Result<Option<SearchHit>> {
         read::search(&self.inner, &caller.org_id, id, text, from).await
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -1,7 +1,8 @@
 //! What pages and scripts ask for: a build, a history, windows and streams of a log. Nothing here changes anything, and
 //! nothing ever holds a whole log.
 
-use super::{Builds, Inner, now_ms};
+use super::{Builds, Inner};
+use crate::clock::now_ms;
 use crate::problems::{internal, of_store};
 use crate::store::{BuildRow, LogEntry, StoreError};
 use bytes::Bytes;

@@ -1,11 +1,9 @@
 //! A click becomes a row: checks, a snapshot of everything the build needs, one transaction. Git is asked only when
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
-use super::{HeadOf, Inner, spec};
-use crate::git::{Git, Remote};
+use super::{Inner, spec};
 use crate::problems::{of_store, random};
 use crate::store::{AuditEntry, BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
-use async_trait::async_trait;
 use kiops_app::backend::Caller;
 use kiops_app::error::{Problem, ProblemStatus, Result};
 use kiops_app::model::*;
@@ -89,13 +87,6 @@ pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Resu
     }
     audit(inner, caller, "build.cancel", id, json!({})).await;
     Ok(())
-}
-
-#[async_trait]
-impl HeadOf for Git {
-    async fn head_of(&self, url: &str, token: Option<&str>, branch: &str) -> Result<String> {
-        Git::head_of(self, Remote { url, token }, branch).await
-    }
 }
 
 /// What has been done is done: a line that is missing in the audit is said in the log and takes nothing back.

@@ -37,7 +37,7 @@ async fn live(State(edge): State<Edge>, SignedIn(caller): SignedIn, Id(id): Id<B
 fn until_over(
     messages: impl Stream<Item = LiveMessage> + Send + 'static,
 ) -> impl Stream<Item = std::result::Result<Event, Infallible>> + Send {
-    let state = (Box::pin(messages), false, false);
+    let state = (Box::pin(messages.fuse()), false, false);
     futures::stream::unfold(state, async |(mut messages, over, ended)| match messages.next().await {
         Some(message) => {
             let (pos, over) = match &message {

@@ -92,6 +92,14 @@ impl Engine {
             .min_connections(1)
             .idle_timeout(Some(Duration::from_secs(300)))
             .acquire_timeout(WAIT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // Every statement here has an index that gives its order. Without statistics (a database that was
+                    // just restored) the planner would rather sort a whole history.
+                    let settings = "SET enable_sort = off; SET enable_bitmapscan = off";
+                    sqlx::raw_sql(settings).execute(connection).await.map(|_| ())
+                })
+            })
             .connect_with(options)
             .await
             .map_err(failed)?;
