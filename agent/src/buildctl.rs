@@ -120,6 +120,10 @@ pub async fn run(
             daemon.tell_last_words(recorder);
             Ending::infrastructure("daemon", "the daemon was lost while it was building")
         }
+        (false, _, None) if state_unreadable(&tail) => {
+            daemon.distrust_state();
+            Ending::infrastructure("daemon", "the daemon cannot read its state")
+        }
         (false, _, None) => Ending::of(AgentEnd::Failure),
     };
     ending.exit_code = exit_code;
@@ -209,10 +213,20 @@ fn write_down(out: &mut Vec<EventKind>, tail: &mut String, recorder: &Recorder) 
     }
 }
 
+/// The line in which buildctl says why it failed, in lower case.
+fn error_line(tail: &str) -> String {
+    tail.lines().rev().find(|l| l.starts_with("error: ")).unwrap_or_default().to_lowercase()
+}
+
+/// Whether buildctl's last words say that one of the daemon's databases is broken. Some it opens only when it builds.
+fn state_unreadable(tail: &str) -> bool {
+    let error = error_line(tail);
+    ["failed to open database file", "invalid database"].iter().any(|t| error.contains(t))
+}
+
 /// Whether buildctl's last words say that the daemon went away, and not that the build failed.
 fn daemon_lost(tail: &str) -> bool {
-    let Some(error) = tail.lines().rev().find(|l| l.starts_with("error: ")) else { return false };
-    let error = error.to_lowercase();
+    let error = error_line(tail);
     [
         "failed to list workers: unavailable",
         "failed to receive status: rpc error: code = unavailable",

@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, geteuid, kill_process, setsid};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const WIPE_LIMIT: Duration = Duration::from_secs(120);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Another agent may be starting it, twice over if the state has to be wiped.
 const LOCK_LIMIT: Duration = Duration::from_secs(150);
@@ -33,8 +35,8 @@ const LOCK_LIMIT: Duration = Duration::from_secs(150);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The daemon's log begins anew when it has grown beyond this.
 const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
-/// How much of the daemon's log a failed build shows.
-const SHOWN_LOG_BYTES: u64 = 8 * 1024;
+/// How much of the daemon's log is looked at, and how much of that a failed build shows. A panic prints every routine.
+const SEEN_LOG_BYTES: u64 = 256 * 1024;
 const SHOWN_LOG_LINES: usize = 40;
 /// Where distributions put the CNI plugins.
 const CNI_FOLDERS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
@@ -45,6 +47,7 @@ pub struct Daemon {
     socket: PathBuf,
     log: PathBuf,
     log_from: u64,
+    distrusted: PathBuf,
     identity: Identity,
     _users: File,
 }
@@ -63,6 +66,7 @@ struct Known {
     identity: Identity,
     /// Of everything that the daemon was started with.
     settings: String,
+    state_dir: PathBuf,
     bridge: Option<String>,
 }
 
@@ -82,6 +86,13 @@ impl Daemon {
 
     pub fn is_alive(&self) -> bool {
         self.identity.is_alive()
+    }
+
+    /// The daemon runs, but what it has stored cannot be read: the next one who looks starts with none.
+    pub fn distrust_state(&self) {
+        if let Err(error) = File::create(&self.distrusted) {
+            tracing::warn!(%error, "the state cannot be marked");
+        }
     }
 
     /// Shows what the daemon wrote since this build began to use it.
@@ -105,7 +116,7 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
     let mut settings = settings(spec, &network);
     if let Some(known) = folder.known().filter(|k| k.identity.is_alive()) {
         if answers(spec, &folder).await {
-            if known.settings == settings {
+            if known.settings == settings && !folder.distrusted().exists() {
                 return Ok(folder.daemon(known.identity, users));
             }
             // Exchanged only when nobody else builds with it. The kernel may drop our own lock where the other kind is
@@ -119,8 +130,15 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
         }
         known.identity.end().await;
     }
+    sweep(&folder, &spec.state_dir).await;
 
     let mut wiped = false;
+    if folder.distrusted().exists() {
+        wiped = true;
+        recorder.note("buildkit_state_wiped", [("reason", "the last build could not read it".to_owned())]);
+        wipe(&folder, &spec.state_dir).await.map_err(trouble)?;
+        std::fs::remove_file(folder.distrusted()).map_err(trouble)?;
+    }
     loop {
         let had_state = std::fs::read_dir(&spec.state_dir).is_ok_and(|mut d| d.next().is_some());
         let failure = match folder.start(spec, &network, &settings, stop).await? {
@@ -130,15 +148,15 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
         tracing::warn!(words = %failure.words, "buildkitd did not start");
         if network != Network::Host && failure.is_network() {
             // Steps then share the machine's network: said, but no reason not to build.
-            recorder.note("network_host", [("reason", failure.last_line())]);
+            recorder.note("network_host", [("reason", failure.reason())]);
             (network, settings) = (Network::Host, self::settings(spec, &Network::Host));
         } else if had_state && !wiped && failure.may_be_state() {
             wiped = true;
-            recorder.note("buildkit_state_wiped", [("reason", failure.last_line())]);
-            wipe(&spec.state_dir).map_err(trouble)?;
+            recorder.note("buildkit_state_wiped", [("reason", failure.reason())]);
+            wipe(&folder, &spec.state_dir).await.map_err(trouble)?;
         } else {
             tell(recorder, &failure.words);
-            return Err(Ending::infrastructure(failure.code(), failure.last_line()));
+            return Err(Ending::infrastructure(failure.code(), failure.reason()));
         }
     }
 }
@@ -156,6 +174,7 @@ pub async fn stop(run_dir: &Path) -> anyhow::Result<bool> {
     if alive {
         known.identity.end().await;
     }
+    sweep(&folder, &known.state_dir).await;
     if let Some(bridge) = known.bridge {
         let mut command = tokio::process::Command::new("ip");
         command.args(["link", "delete", &bridge]).env_clear().envs(environment());
@@ -176,6 +195,10 @@ impl RunFolder {
         self.at("buildkitd.sock")
     }
 
+    fn distrusted(&self) -> PathBuf {
+        self.at("state-distrusted")
+    }
+
     fn known(&self) -> Option<Known> {
         serde_json::from_slice(&std::fs::read(self.at("buildkitd.json")).ok()?).ok()
     }
@@ -183,7 +206,7 @@ impl RunFolder {
     fn daemon(&self, identity: Identity, users: File) -> Daemon {
         let log = self.at("buildkitd.log");
         let log_from = std::fs::metadata(&log).map_or(0, |m| m.len());
-        Daemon { socket: self.socket(), log, log_from, identity, _users: users }
+        Daemon { socket: self.socket(), log, log_from, distrusted: self.distrusted(), identity, _users: users }
     }
 
     /// Starts the daemon and waits until it answers. The outer error ends the build, the inner one may be helped.
@@ -206,7 +229,7 @@ impl RunFolder {
             Network::Bridge { name, .. } => Some(name.clone()),
             Network::Host => None,
         };
-        let known = Known { identity, settings: settings.to_owned(), bridge };
+        let known = Known { identity, settings: settings.to_owned(), state_dir: spec.state_dir.clone(), bridge };
         let written = serde_json::to_vec(&known)
             .map_err(io::Error::other)
             .and_then(|json| std::fs::write(self.at("buildkitd.json"), json));
@@ -237,19 +260,20 @@ impl RunFolder {
         std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
     }
 
+    /// A command that runs a program with an ordinary user's further ids.
+    fn rootlesskit(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("rootlesskit");
+        command.arg("--state-dir").arg(self.at("rootlesskit")).arg(program);
+        command
+    }
+
     fn spawn(&self, spec: &BuildkitSpec, network: &Network, log: &Path) -> io::Result<Child> {
         let rootless = !geteuid().is_root();
         std::fs::write(self.at("buildkitd.toml"), configuration(spec, &self.0, network, rootless))?;
         if let Network::Bridge { name, subnet, .. } = network {
             std::fs::write(self.at("net.conflist"), bridge_configuration(&self.0, name, *subnet))?;
         }
-        let mut command = if rootless {
-            let mut command = Command::new("rootlesskit");
-            command.arg("--state-dir").arg(self.at("rootlesskit")).arg(&spec.buildkitd);
-            command
-        } else {
-            Command::new(&spec.buildkitd)
-        };
+        let mut command = if rootless { self.rootlesskit(&spec.buildkitd) } else { Command::new(&spec.buildkitd) };
         let out = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
         command
             .arg("--config")
@@ -299,7 +323,7 @@ impl Failure {
     }
 
     fn is_network(&self) -> bool {
-        self.says(&["cni", "iptables", "nftables"])
+        self.says(&["cni setup error", "cni config", "cni plugin", "failed to load network", "iptables", "nftables"])
     }
 
     /// Whether persisted state can be the reason. Everything that surely is not is taken out: wiping costs every cache.
@@ -308,30 +332,40 @@ impl Failure {
             "another instance running",
             "address already in use",
             "failed to load config",
-            "toml",
+            "toml: ",
             "no space left on device",
             "permission denied",
             "too many open files",
             "cannot allocate memory",
-            "invalid argument",
             "flag provided but not defined",
         ];
         !self.by_signal && !self.is_setup() && !self.says(&other)
     }
 
     fn says(&self, texts: &[&str]) -> bool {
-        let words = self.words.to_lowercase();
-        texts.iter().any(|t| words.contains(t))
+        // What it says of itself while all goes well names the network, too.
+        self.words
+            .lines()
+            .filter(|line| !line.contains("level=info"))
+            .map(str::to_lowercase)
+            .any(|line| texts.iter().any(|t| line.contains(t)))
     }
 
     fn code(&self) -> &'static str {
         if self.is_setup() { "node_setup" } else { "daemon" }
     }
 
-    fn last_line(&self) -> String {
-        let line = self.words.lines().rev().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it wrote nothing");
+    /// The line that says why, of all that it wrote.
+    fn reason(&self) -> String {
+        let mut lines = self.words.lines().map(str::trim).filter(|l| !l.is_empty());
+        let line = lines.clone().find(|l| is_reason(l)).or_else(|| lines.next_back()).unwrap_or("it wrote nothing");
         line.chars().take(500).collect()
     }
+}
+
+/// Before a stack trace stands why it was printed.
+fn is_reason(line: &str) -> bool {
+    ["buildkitd: ", "panic: ", "fatal error: "].iter().any(|start| line.starts_with(start))
 }
 
 impl Identity {
@@ -395,14 +429,18 @@ fn last_words(log: &Path, from: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(from.max(end.saturating_sub(SHOWN_LOG_BYTES)).min(end)))?;
+        file.seek(SeekFrom::Start(from.max(end.saturating_sub(SEEN_LOG_BYTES)).min(end)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..].join("\n")
+    let from = match lines.iter().position(|l| is_reason(l)) {
+        Some(reason) => reason.saturating_sub(SHOWN_LOG_LINES / 4),
+        None => lines.len().saturating_sub(SHOWN_LOG_LINES),
+    };
+    lines[from..].iter().take(SHOWN_LOG_LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
 fn tell(recorder: &Recorder, words: &str) {
@@ -411,34 +449,77 @@ fn tell(recorder: &Recorder, words: &str) {
     log.end();
 }
 
-/// Takes the whole state away. What the daemon had mounted below it goes first, so that nothing behind a mount is lost.
-fn wipe(state_dir: &Path) -> io::Result<()> {
+/// A step's container, as runc knows it.
+#[derive(Deserialize)]
+struct Container {
+    id: String,
+    bundle: PathBuf,
+}
+
+/// Takes away what a daemon that was killed has left: its steps run on without it.
+async fn sweep(folder: &RunFolder, state_dir: &Path) {
+    let runc = |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new("runc");
+        // Where an ordinary user's runc keeps what it knows.
+        command.args(arguments).env_clear().envs(environment()).env("XDG_RUNTIME_DIR", &folder.0);
+        output_within(command, PROBE_LIMIT)
+    };
+    let Ok(list) = runc(&["list", "--format", "json"]).await else { return };
+    // Without any it prints `null`.
+    let containers: Option<Vec<Container>> = serde_json::from_slice(&list.stdout).unwrap_or_default();
+    for container in containers.into_iter().flatten().filter(|c| c.bundle.starts_with(state_dir)) {
+        tracing::info!(id = container.id, "ending a step that a lost daemon left");
+        let _ = runc(&["delete", "--force", &container.id]).await;
+        if let Err(error) = unmount_below(&container.bundle) {
+            tracing::warn!(%error, "a mount is left");
+        }
+    }
+}
+
+/// Takes every mount below a folder away, so that nothing behind one is lost when the folder goes.
+fn unmount_below(folder: &Path) -> io::Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut below: Vec<PathBuf> = mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|path| PathBuf::from(path.replace("\\040", " ")))
-        .filter(|path| path.starts_with(state_dir) && path != state_dir)
+        .filter(|path| path.starts_with(folder) && path != folder)
         .collect();
     below.sort();
     for mount in below.into_iter().rev() {
         rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH)?;
     }
+    Ok(())
+}
+
+/// Takes the state away, but for the steps' old network namespaces: the daemon gives their addresses and firewall rules
+/// back when it starts, and has nothing else to know them by.
+async fn wipe(folder: &RunFolder, state_dir: &Path) -> io::Result<()> {
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(state_dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
+        if entry.file_name() != "net" {
+            unmount_below(&entry.path())?;
+            paths.push(entry.path());
         }
     }
-    Ok(())
+    // Files of an ordinary user's images belong to the user's further ids: only within their namespace can they be removed.
+    let mut command =
+        if geteuid().is_root() { tokio::process::Command::new("rm") } else { folder.rootlesskit("rm").into() };
+    command.args(["-r", "-f", "--"]).args(paths).env_clear().envs(environment()).env("XDG_RUNTIME_DIR", &folder.0);
+    let output = output_within(command, WIPE_LIMIT).await?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it cannot be removed: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    }
 }
 
 /// What must change for a daemon to be another one.
 fn settings(spec: &BuildkitSpec, network: &Network) -> String {
     let mut text = configuration(spec, &spec.run_dir, network, !geteuid().is_root());
-    let _ = write!(text, "{network:?} {:?} {:?}", spec.buildkitd, environment());
+    let proxies: Vec<_> = environment().into_iter().filter(|(name, _)| name != "PATH").collect();
+    let _ = write!(text, "{network:?} {:?} {proxies:?}", spec.buildkitd);
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
@@ -619,7 +700,11 @@ mod tests {
         assert!(!failure("anything", true).may_be_state());
         assert_eq!(failure("[rootlesskit:parent] error: newuidmap failed", false).code(), "node_setup");
         assert_eq!(failure("something\n\n", false).code(), "daemon");
-        assert_eq!(failure("one\ntwo\n\n", false).last_line(), "two");
+        assert_eq!(failure("one\ntwo\n\n", false).reason(), "two");
+        assert_eq!(failure("one\npanic: at page 7\n\ngoroutine 1", false).reason(), "panic: at page 7");
+        let healthy =
+            "level=info msg=\"found worker, network:cni, no space left on device\"\nbuildkitd: invalid database";
+        assert!(failure(healthy, false).may_be_state() && !failure(healthy, false).is_network());
     }
 
     #[test]

@@ -195,6 +195,8 @@ mod tests {
     use kiops_events::event::EventKind;
     use std::collections::BTreeMap;
 
+    type Notes = Vec<(String, BTreeMap<String, String>)>;
+
     struct Case {
         folder: tempfile::TempDir,
     }
@@ -215,14 +217,14 @@ mod tests {
             self.folder.path().join("tree")
         }
 
-        fn run(&self, spec: DockerfileSpec) -> (Result<Plan, Ending>, Vec<(String, BTreeMap<String, String>)>) {
+        fn run(&self, spec: DockerfileSpec) -> (Result<Plan, Ending>, Notes) {
             let spool = self.folder.path().join(format!("spool-{spec:?}").replace('/', "_"));
             let writer = Writer::open(&spool).unwrap();
             let recorder = Recorder::new(writer, 1, 1000, Redactor::new([]), Stop::default());
             let plan = run(&spec, "c0ffee", &self.tree(), &self.folder.path().join("generated"), &recorder);
             let mut reader = Reader::open(&spool).unwrap();
             let mut notes = Vec::new();
-            while let Some(payload) = reader.next().unwrap() {
+            while let Some(payload) = reader.record().unwrap() {
                 let event: kiops_events::AgentEvent = serde_json::from_slice(payload).unwrap();
                 if let EventKind::Note { code, args } = event.kind {
                     notes.push((code, args));

@@ -131,7 +131,7 @@ impl Recorder {
     /// The agent's last word. Nothing is written after it.
     pub fn finish(&self, ending: Ending) -> io::Result<()> {
         let mut inner = self.lock();
-        if inner.writer.standing().ended {
+        if inner.writer.standing().ended.is_some() {
             return Ok(());
         }
         let (bytes, lines) = (inner.cap.left_out_bytes, inner.cap.left_out_lines);
@@ -163,7 +163,7 @@ impl Recorder {
 
 impl Inner {
     fn take(&mut self, kind: EventKind) -> io::Result<()> {
-        if self.writer.standing().ended {
+        if self.writer.standing().ended.is_some() {
             return Ok(());
         }
         match kind {
@@ -296,7 +296,7 @@ mod tests {
     fn events(path: &std::path::Path) -> Vec<AgentEvent> {
         let mut reader = Reader::open(path).unwrap();
         let mut out = Vec::new();
-        while let Some(payload) = reader.next().unwrap() {
+        while let Some(payload) = reader.record().unwrap() {
             out.push(serde_json::from_slice(payload).unwrap());
         }
         out
@@ -325,7 +325,7 @@ mod tests {
         let mut chain = Chain::default();
         let mut reader = Reader::open(&path).unwrap();
         for _ in 0..2 {
-            chain.push(reader.next().unwrap().unwrap());
+            chain.push(reader.record().unwrap().unwrap());
         }
         let events = events(&path);
         assert_eq!(events.len(), 3);

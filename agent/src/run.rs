@@ -83,11 +83,12 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     let serving = tokio::spawn(serve_unix(relay.clone(), listen(&socket)?));
 
     let ending = if fresh {
-        guarded(spec.clone(), recorder.clone(), stop.clone()).await
+        stop.after(Duration::from_secs(spec.limits.time_limit_s.into()));
+        let (spec, recorder, stop) = (spec.clone(), recorder.clone(), stop.clone());
+        guarded(async move { attempt(&spec, &recorder, &stop).await }).await
     } else {
         Ending::infrastructure("agent", "the agent was cut off")
     };
-    let end = ending.end;
     tracing::info!(?ending, "the attempt is over");
     // The workspace may be all that fills the disk, and the result must find room.
     let cleared = if let Err(error) = recorder.finish(ending.clone()) {
@@ -106,7 +107,8 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     if let Some(cleared) = cleared {
         cleared.await?;
     }
-    Ok(end.into())
+    // What the spool says counts: this process may only have served it.
+    Ok(recorder.standing().ended.map_or(Exit::Infrastructure, Exit::from))
 }
 
 /// Until the server has everything, or nobody comes for it. A signal ends the wait only when nothing can be lost by it.
@@ -125,15 +127,9 @@ async fn wait_for_server(relay: &Relay, recorder: &Recorder, stop: &Stop, hold: 
 }
 
 /// The attempt as a task of its own: if it panics, that is its ending.
-async fn guarded(spec: AgentSpec, recorder: Recorder, stop: Stop) -> Ending {
-    stop.after(Duration::from_secs(spec.limits.time_limit_s.into()));
-    let task = tokio::spawn(async move {
-        match attempt(&spec, &recorder, &stop).await {
-            Ok(ending) | Err(ending) => ending,
-        }
-    });
-    match task.await {
-        Ok(ending) => ending,
+async fn guarded(attempt: impl Future<Output = Result<Ending, Ending>> + Send + 'static) -> Ending {
+    match tokio::spawn(attempt).await {
+        Ok(Ok(ending) | Err(ending)) => ending,
         Err(error) => {
             tracing::error!(%error, "the attempt panicked");
             Ending::infrastructure("agent", "an error in the agent itself")
@@ -251,5 +247,18 @@ fn clear(workspace: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(%error, "the workspace cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_ending_too() {
+        let ending = guarded(async { panic!("on purpose") }).await;
+        assert_eq!((ending.end, ending.code.as_deref()), (AgentEnd::Infrastructure, Some("agent")));
+        let ending = guarded(async { Err(Ending::of(AgentEnd::Failure)) }).await;
+        assert_eq!(ending.end, AgentEnd::Failure);
     }
 }

@@ -5,7 +5,7 @@
 //! Nothing is synced to disk: when the machine dies, the build dies with it.
 
 use kiops_events::chain::Chain;
-use kiops_events::event::{EventKind, Phase};
+use kiops_events::event::{AgentEnd, EventKind, Phase};
 use kiops_events::wire::{self, Frame, SPOOL_HEADER_BYTES, SPOOL_MAGIC};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,8 @@ fn boottime_ms() -> i64 {
 pub struct Standing {
     /// Sequence number of the last event.
     pub last_seq: u64,
-    pub ended: bool,
+    /// How its result says that the attempt ended.
+    pub ended: Option<AgentEnd>,
     pub push_began: bool,
 }
 
@@ -80,6 +81,8 @@ struct Head<'a> {
     k: &'a str,
     #[serde(default)]
     phase: Option<Phase>,
+    #[serde(default)]
+    end: Option<AgentEnd>,
 }
 
 impl Writer {
@@ -111,11 +114,13 @@ impl Writer {
     fn take_up(&mut self) -> io::Result<()> {
         let mut reader =
             Reader { file: self.file.try_clone()?, clock: self.clock, at: self.end, buffer: Vec::new(), used: 0 };
-        while let Some(payload) = reader.next()? {
+        while let Some(payload) = reader.record()? {
             self.chain.push(payload);
             self.end += 4 + payload.len() as u64;
             if let Ok(head) = serde_json::from_slice::<Head<'_>>(payload) {
-                self.standing.ended |= head.k == "result";
+                if head.k == "result" {
+                    self.standing.ended = head.end.or(Some(AgentEnd::Infrastructure));
+                }
                 self.standing.push_began |= head.k == "phase_entered" && head.phase == Some(Phase::Push);
             }
         }
@@ -156,7 +161,9 @@ impl Writer {
         self.end += self.record.len() as u64;
         self.chain.push(&self.record[4..]);
         self.standing.last_seq = self.chain.count;
-        self.standing.ended |= matches!(kind, EventKind::Result(_));
+        if let EventKind::Result(result) = kind {
+            self.standing.ended = Some(result.end);
+        }
         self.standing.push_began |= matches!(kind, EventKind::PhaseEntered { phase: Phase::Push });
         Ok(())
     }
@@ -185,7 +192,7 @@ impl Reader {
     }
 
     /// The next complete record; none where the file ends for now.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub fn record(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             let split = wire::split_record(&self.buffer[self.used..]).map_err(io::Error::other)?;
             if let Some(used) = split.map(|(_, used)| used) {
@@ -210,7 +217,7 @@ impl Reader {
     /// Passes over `count` records; false when there are not as many.
     pub fn skip(&mut self, count: u64) -> io::Result<bool> {
         for _ in 0..count {
-            if self.next()?.is_none() {
+            if self.record()?.is_none() {
                 return Ok(false);
             }
         }
@@ -221,7 +228,7 @@ impl Reader {
     pub fn frames(&mut self, out: &mut Vec<u8>, limit: usize) -> io::Result<u64> {
         let mut count = 0;
         while out.len() < limit {
-            let Some(payload) = self.next()? else { break };
+            let Some(payload) = self.record()? else { break };
             Frame::Event(payload.to_vec()).encode(out);
             count += 1;
         }
@@ -247,7 +254,7 @@ mod tests {
 
     fn all(reader: &mut Reader) -> Vec<AgentEvent> {
         let mut out = Vec::new();
-        while let Some(payload) = reader.next().unwrap() {
+        while let Some(payload) = reader.record().unwrap() {
             out.push(serde_json::from_slice(payload).unwrap());
         }
         out
@@ -275,7 +282,7 @@ mod tests {
         let mut second = Writer::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), whole);
         assert_eq!((second.chain(), second.clock()), (&chain, clock));
-        assert_eq!(second.standing(), Standing { last_seq: 2, ended: false, push_began: true });
+        assert_eq!(second.standing(), Standing { last_seq: 2, ended: None, push_began: true });
         second.append(1, &lines(1)).unwrap();
         drop(second);
         let events = all(&mut Reader::open(&path).unwrap());
@@ -289,7 +296,7 @@ mod tests {
         let path = folder.path().join("spool");
         let mut writer = Writer::open(&path).unwrap();
         let mut reader = Reader::open(&path).unwrap();
-        assert!(reader.next().unwrap().is_none());
+        assert!(reader.record().unwrap().is_none());
         let sizes = [0, 1, 100, READ_BYTES - 4, READ_BYTES, 3 * READ_BYTES + 7];
         for size in sizes {
             writer.append(1, &lines(size)).unwrap();

@@ -27,7 +27,8 @@ pub struct StoredEvent {
     pub attempt: u32,
     /// 0 for a note of the server's own.
     pub seq: u64,
-    /// Server clock, UTC milliseconds.
+    /// Server clock, UTC milliseconds. Spelled shorter in JSON, where lines have an `at_ms` of their own beside it.
+    #[serde(rename = "at")]
     pub at_ms: i64,
     #[serde(flatten)]
     pub kind: EventKind,

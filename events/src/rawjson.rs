@@ -10,6 +10,9 @@
 //!   a step that goes on at once has not ended.
 //! - `cached` may come late. Steps of one progress group are shown as one step.
 //! - Output comes in pieces that end anywhere, in two streams whose pieces are woven together.
+//! - What happened in one moment comes as one record, unless it holds more than 1 MiB of output. Then the first record has
+//!   all the news and the first of the output, others follow with the rest, and an empty one closes the row: the news of a
+//!   step's end must wait for them. Each of these repeats the warnings.
 
 use crate::event::{EventKind, Interval, Outcome, Phase, Place};
 use crate::lines::LineCutter;
@@ -17,7 +20,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How long an end is held back for the step to go on.
 const HOLD_END_MS: i64 = 100;
@@ -25,6 +29,10 @@ const HOLD_END_MS: i64 = 100;
 const TRANSFER_EVERY_MS: i64 = 500;
 /// Lines that came further apart than this get separate events, each with its time.
 const LINES_APART_MS: u32 = 200;
+/// A record with more output than this goes on in the next.
+const SPLIT_BYTES: usize = 1024 * 1024;
+/// The rest of a record that goes on is waited for this long, should the closing one not come.
+const REST_WITHIN_MS: i64 = 2000;
 /// A record longer than this is no record.
 const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
 /// A step's name holds its whole command, which may be a program of any length.
@@ -70,6 +78,9 @@ pub struct Converter {
     numbered: u32,
     /// Ends that are held back, oldest first.
     held: Vec<Held>,
+    /// News of a record whose output goes on in the next ones.
+    unfinished: Option<Unfinished>,
+    warned: HashSet<u64>,
     /// The step whose lines are waiting to become an event.
     open_lines: Option<usize>,
     push_entered: bool,
@@ -85,6 +96,23 @@ pub struct Converter {
 struct Held {
     step: usize,
     due_ms: i64,
+}
+
+struct Unfinished {
+    touched: Vec<usize>,
+    statuses: Vec<Status>,
+    due_ms: i64,
+}
+
+/// News of a sub-task.
+struct Status {
+    digest: String,
+    id: String,
+    current: u64,
+    total: u64,
+    at_ns: i64,
+    started_ns: Option<i64>,
+    completed_ns: Option<i64>,
 }
 
 struct Step {
@@ -213,6 +241,28 @@ struct WarningRecord<'a> {
     url: Cow<'a, str>,
 }
 
+impl Status {
+    fn read(record: &StatusRecord<'_>) -> Option<Self> {
+        Some(Self {
+            digest: record.vertex.to_owned(),
+            id: clip(&record.id, MAX_ID_BYTES),
+            current: record.current.max(0) as u64,
+            total: record.total.max(0) as u64,
+            at_ns: record.timestamp.or(record.started).and_then(parse_time)?,
+            started_ns: record.started.and_then(parse_time),
+            completed_ns: record.completed.and_then(parse_time),
+        })
+    }
+}
+
+impl LogRecord<'_> {
+    /// How many bytes of output it holds.
+    fn bytes(&self) -> usize {
+        let padding = self.data.bytes().rev().take_while(|b| *b == b'=').count();
+        (self.data.len() / 4 * 3).saturating_sub(padding)
+    }
+}
+
 impl Record<'_> {
     fn is_empty(&self) -> bool {
         self.vertexes.is_empty() && self.statuses.is_empty() && self.logs.is_empty() && self.warnings.is_empty()
@@ -232,6 +282,8 @@ impl Converter {
             by_group: HashMap::new(),
             numbered: 0,
             held: Vec::new(),
+            unfinished: None,
+            warned: HashSet::new(),
             open_lines: None,
             push_entered: false,
             plain: LineCutter::new(Place::Phase(Phase::Buildctl)),
@@ -272,11 +324,15 @@ impl Converter {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn due_ms(&self) -> Option<i64> {
-        self.held.first().map(|h| h.due_ms)
+        let unfinished = self.unfinished.as_ref().map(|u| u.due_ms);
+        self.held.first().map(|h| h.due_ms).into_iter().chain(unfinished).min()
     }
 
     /// Tells of the ends that have been held back long enough.
     pub fn tick(&mut self, now_ms: i64, out: &mut Vec<EventKind>) {
+        if self.unfinished.as_ref().is_some_and(|u| u.due_ms <= now_ms) {
+            self.close_record(now_ms, out);
+        }
         while self.held.first().is_some_and(|h| h.due_ms <= now_ms) {
             let held = self.held.remove(0);
             self.tell_end(held.step, out);
@@ -289,6 +345,7 @@ impl Converter {
         if !rest.is_empty() {
             self.line(&rest, now_ms, out);
         }
+        self.close_record(now_ms, out);
         for held in std::mem::take(&mut self.held) {
             self.tell_end(held.step, out);
         }
@@ -342,7 +399,10 @@ impl Converter {
     }
 
     fn record(&mut self, record: &Record<'_>, now_ms: i64, out: &mut Vec<EventKind>) {
-        self.record += 1;
+        let has_news = !record.vertexes.is_empty() || !record.statuses.is_empty();
+        if has_news || record.logs.is_empty() {
+            self.close_record(now_ms, out);
+        }
         let mut touched: Vec<usize> = Vec::new();
         for vertex in &record.vertexes {
             let step = self.take_vertex(vertex, out);
@@ -350,7 +410,37 @@ impl Converter {
                 touched.push(step);
             }
         }
-        for digest in record.statuses.iter().map(|s| s.vertex).chain(record.logs.iter().map(|l| l.vertex)) {
+        let statuses: Vec<Status> = record.statuses.iter().filter_map(Status::read).collect();
+        let due_ms = now_ms + REST_WITHIN_MS;
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.due_ms = due_ms;
+            self.take_output(record, now_ms, out);
+        } else if record.logs.iter().map(LogRecord::bytes).sum::<usize>() > SPLIT_BYTES {
+            self.unfinished = Some(Unfinished { touched, statuses, due_ms });
+            self.take_output(record, now_ms, out);
+        } else {
+            self.take_news(touched, &statuses, Some(record), now_ms, out);
+        }
+    }
+
+    /// Tells the news that waited for the rest of their record's output.
+    fn close_record(&mut self, now_ms: i64, out: &mut Vec<EventKind>) {
+        if let Some(Unfinished { touched, statuses, .. }) = self.unfinished.take() {
+            self.take_news(touched, &statuses, None, now_ms, out);
+        }
+    }
+
+    fn take_news(
+        &mut self,
+        mut touched: Vec<usize>,
+        statuses: &[Status],
+        output: Option<&Record<'_>>,
+        now_ms: i64,
+        out: &mut Vec<EventKind>,
+    ) {
+        self.record += 1;
+        let writing = output.iter().flat_map(|record| &record.logs).map(|log| log.vertex);
+        for digest in statuses.iter().map(|s| s.digest.as_str()).chain(writing) {
             if let Some(step) = self.by_digest.get(digest) {
                 self.steps[*step].busy_in = self.record;
             }
@@ -364,19 +454,25 @@ impl Converter {
                 self.hold_end(step, now_ms, out);
             }
         }
-        for status in &record.statuses {
+        for status in statuses {
             self.take_status(status, out);
         }
-        for log in &record.logs {
-            self.take_log(log, now_ms, out);
-        }
-        for warning in &record.warnings {
-            self.take_warning(warning, out);
+        if let Some(record) = output {
+            self.take_output(record, now_ms, out);
         }
         for &step in &touched {
             if self.steps[step].busy_in == self.record {
                 self.hold_end(step, now_ms, out);
             }
+        }
+    }
+
+    fn take_output(&mut self, record: &Record<'_>, now_ms: i64, out: &mut Vec<EventKind>) {
+        for log in &record.logs {
+            self.take_log(log, now_ms, out);
+        }
+        for warning in &record.warnings {
+            self.take_warning(warning, out);
         }
     }
 
@@ -546,41 +642,37 @@ impl Converter {
         index
     }
 
-    fn take_status(&mut self, status: &StatusRecord<'_>, out: &mut Vec<EventKind>) {
-        let Some(at_ns) = status.timestamp.or(status.started).and_then(parse_time) else { return };
-        let index = self.begun(status.vertex, at_ns, out);
+    fn take_status(&mut self, status: &Status, out: &mut Vec<EventKind>) {
+        let index = self.begun(&status.digest, status.at_ns, out);
         self.hand_out_lines(out);
-        if !self.push_entered && (status.id.starts_with("pushing layers") || status.id.starts_with("pushing manifest"))
-        {
+        let id = &status.id;
+        if !self.push_entered && (id.starts_with("pushing layers") || id.starts_with("pushing manifest")) {
             self.push_entered = true;
             out.push(EventKind::PhaseEntered { phase: Phase::Push });
         }
-        let started_ns = status.started.and_then(parse_time);
-        let completed_ns = status.completed.and_then(parse_time);
-        let at_ms = offset_ms(at_ns, self.base_ns);
+        let at_ms = offset_ms(status.at_ns, self.base_ns);
         let step = &mut self.steps[index];
-        let id = clip(&status.id, MAX_ID_BYTES);
-        let known = step.transfers.get(&id);
-        // The same task may be done once more (a second tag is pushed): that begins anew.
-        let again = known.is_some_and(|k| k.started_ns != started_ns);
-        let wanted = match known {
+        let wanted = match step.transfers.get(id) {
             None => true,
-            Some(_) if again => true,
-            Some(k) if k.done => false,
-            Some(k) => completed_ns.is_some() || at_ms - k.told_ms >= TRANSFER_EVERY_MS,
+            // The same task may be done once more (a second tag is pushed): that begins anew.
+            Some(known) if known.started_ns != status.started_ns => true,
+            Some(known) if known.done => false,
+            Some(known) => status.completed_ns.is_some() || at_ms - known.told_ms >= TRANSFER_EVERY_MS,
         };
         if !wanted {
             return;
         }
-        let done_ms = completed_ns.map(|end| clamp_ms((end - started_ns.unwrap_or(end)) / 1_000_000));
+        let took = |end: i64| clamp_ms((end - status.started_ns.unwrap_or(end)) / 1_000_000);
+        let done_ms = status.completed_ns.map(took);
         out.push(EventKind::Transfer {
             step: step.number.unwrap_or_default(),
             id: id.clone(),
-            current: status.current.max(0) as u64,
-            total: status.total.max(0) as u64,
+            current: status.current,
+            total: status.total,
             done_ms,
         });
-        step.transfers.insert(id, Transfer { told_ms: at_ms, started_ns, done: done_ms.is_some() });
+        let transfer = Transfer { told_ms: at_ms, started_ns: status.started_ns, done: done_ms.is_some() };
+        step.transfers.insert(id.clone(), transfer);
     }
 
     fn take_log(&mut self, log: &LogRecord<'_>, now_ms: i64, out: &mut Vec<EventKind>) {
@@ -616,6 +708,11 @@ impl Converter {
     }
 
     fn take_warning(&mut self, warning: &WarningRecord<'_>, out: &mut Vec<EventKind>) {
+        let mut hash = DefaultHasher::new();
+        (warning.vertex, warning.short, &warning.detail, &warning.url).hash(&mut hash);
+        if !self.warned.insert(hash.finish()) {
+            return;
+        }
         self.hand_out_lines(out);
         let text = |encoded: &str| {
             let bytes = STANDARD.decode(encoded).unwrap_or_default();

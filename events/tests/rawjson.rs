@@ -265,6 +265,51 @@ fn output_is_put_together_across_pieces_and_streams() {
 }
 
 #[test]
+fn the_end_of_a_step_waits_for_output_that_needs_several_records() {
+    // As BuildKit does it: the news are in the first record, the rest of the output comes one by one, then an empty record.
+    let log = |data: &[u8]| {
+        use base64::Engine;
+        let data = base64::engine::general_purpose::STANDARD.encode(data);
+        json!({"vertex": "a", "stream": 1, "data": data, "timestamp": time(20)})
+    };
+    let warning = json!({"vertex": "a", "short": "dw=="});
+    let line = "x".repeat(1023) + "\n";
+    let many = log((line.repeat(1024) + "cut").as_bytes());
+    let first = json!({
+        "vertexes": [vertex("a", Some(10), Some(30), json!({})), vertex("b", Some(31), None, json!({}))],
+        "statuses": [{"id": "s", "vertex": "b", "current": 1, "timestamp": time(32), "started": time(31)}],
+        "logs": [many], "warnings": [warning]});
+    let script = Script::new()
+        .vertex("a", Some(10), None, json!({}))
+        .push(first)
+        .push(json!({"logs": [log(b" in two\nand")], "warnings": [warning]}))
+        .push(json!({"logs": [log(b" on\n")], "warnings": [warning]}));
+    let closed = [
+        &[script.0.clone(), b"{}\n".to_vec()].concat()[..],
+        &[script.0.clone(), format!("{}\n", json!({"vertexes": [vertex("b", Some(31), Some(40), json!({}))]})).into()]
+            .concat(),
+        &script.0,
+    ];
+    for input in closed {
+        let events = brief(&convert(input, 5000));
+        let lines: Vec<&String> = events.iter().filter(|e| e.starts_with("lines")).collect();
+        assert!(lines.last().unwrap().contains("and on"), "{:?}", lines.last());
+        assert!(lines.iter().any(|l| l.contains("cut in two")));
+        let at =
+            |wanted: &str| events.iter().position(|e| e.starts_with(wanted)).unwrap_or_else(|| panic!("no {wanted}"));
+        assert!(at("ended 1") > events.iter().rposition(|e| e.starts_with("lines")).unwrap());
+        assert!(at("ended 1") < at("started 2") && at("started 2") < at("transfer 2"));
+        assert_eq!(events.iter().filter(|e| e.starts_with("Warning")).count(), 1);
+    }
+    // Should the closing record never come, the news are told all the same.
+    let (mut converter, mut out) = (converter(), Vec::new());
+    converter.feed(&script.0, 100, &mut out);
+    assert_eq!(converter.due_ms(), Some(2100));
+    converter.tick(2100, &mut out);
+    assert!(brief(&out).iter().any(|e| e.starts_with("started 2")));
+}
+
+#[test]
 fn output_of_a_step_nobody_announced_is_not_lost() {
     let script = Script::new().log("x", 1, 50, b"hello\n").vertex("x", Some(40), Some(60), json!({}));
     assert_eq!(

@@ -38,14 +38,14 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     };
     let sealer = Arc::new(Sealer::unlock(&*store, key).await?);
 
-    let credentials = Credentials::new(store.clone(), sealer);
+    let credentials = Credentials::new(store.clone(), sealer.clone());
     let disk = Arc::new(Disk::new(folder.path(), config.min_free_bytes));
     let git = Arc::new(Git::new(&folder.tmp(), &folder.path().join("git"), addresses));
     let registry = Arc::new(RegistryClient::new());
     let builds = Builds::new(Parts {
         store: store.clone(),
         runner: Arc::new(local_runner(&config, &folder)?),
-        vault: Arc::new(credentials.clone()),
+        sealer,
         heads: git.clone(),
         registry: registry.clone(),
         disk: disk.clone(),

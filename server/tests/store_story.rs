@@ -11,6 +11,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store_rig::*;
 
+/// Each test, once on either engine.
+macro_rules! on_both_engines {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::sqlite()).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::postgres().await).await;
+            })+
+        }
+    };
+}
+
 on_both_engines!(
     a_new_database_has_an_administrator_and_keeps_its_identity,
     links_are_used_once_and_sessions_end,
@@ -45,7 +63,9 @@ async fn a_new_database_has_an_administrator_and_keeps_its_identity(place: Place
     let admin = store.administrator().await.unwrap();
     assert_eq!((admin.name.as_str(), admin.password_hash.as_deref()), ("admin", None));
     assert_eq!(store.user_by_name("admin").await.unwrap().map(|u| u.id), Some(admin.id.clone()));
-    assert!(store.user_by_name("nobody").await.unwrap().is_none());
+    for nobody in ["nobody", "Admin", "admin\0", ""] {
+        assert!(store.user_by_name(nobody).await.unwrap().is_none(), "{nobody:?}");
+    }
 
     store.set_key_check(b"first").await.unwrap();
     store.set_key_check(b"second").await.unwrap();
@@ -148,6 +168,7 @@ async fn names_and_images_are_taken_once(place: Place) {
     assert_eq!(names, ["bar", "Café", "no image 1", "no image 2"]);
     assert_eq!(store.service_by_name(org, "bar").await.unwrap().map(|s| s.id), Some(second.clone()));
     assert!(store.service_by_name(org, "Bar").await.unwrap().is_none());
+    assert!(store.service_by_name(org, "bar\0").await.unwrap().is_none());
 
     let stranger = OrgId::from_random(random());
     assert!(matches!(store.service(&stranger, &second).await, Err(StoreError::NotFound)));
@@ -737,7 +758,7 @@ async fn history_is_complete_on_every_page_and_filter(place: Place) {
         (Some(StatusFilter::InProgress), None),
     ];
     for (status, kept) in filters {
-        for branch in [None, Some("main"), Some("dev"), Some("never")] {
+        for branch in [None, Some("main"), Some("dev"), Some("never"), Some("main\0")] {
             let mut wanted: Vec<i64> = all
                 .iter()
                 .filter(|(_, b, s)| branch.is_none_or(|branch| branch == *b) && (status.is_none() || *s == kept))

@@ -11,12 +11,14 @@ use kiops_rig::{BuildkitBins, GitOptions, GitServer, Registry, RegistryOptions, 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::OnceCell;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Mutex, OnceCell};
 
 pub const KEY: &[u8] = b"a key that both sides know";
 /// Far more than anything here takes, for a machine that is busy with other things.
@@ -302,7 +304,9 @@ impl Drop for Agent {
 
 /// A client of the relay, past the handshake.
 pub struct Follow {
-    stream: UnixStream,
+    input: OwnedReadHalf,
+    output: Arc<Mutex<OwnedWriteHalf>>,
+    beats: tokio::task::JoinHandle<()>,
     buffer: Vec<u8>,
     used: usize,
     pub begin_ms: i64,
@@ -310,14 +314,15 @@ pub struct Follow {
 
 impl Follow {
     /// Err with the reason when the relay refuses.
-    pub async fn greet(mut stream: UnixStream, spec: &AgentSpec, key: &[u8], after: u64) -> Result<Self, String> {
+    pub async fn greet(stream: UnixStream, spec: &AgentSpec, key: &[u8], after: u64) -> Result<Self, String> {
         let own = "0123456789abcdef0123456789abcdef".to_owned();
         let (build, attempt) = (spec.build.clone(), spec.attempt);
-        let mut out = Vec::new();
+        let (input, output) = stream.into_split();
+        let output = Arc::new(Mutex::new(output));
+        let beats = tokio::spawn(beat(output.clone()));
+        let mut follow = Self { input, output, beats, buffer: Vec::new(), used: 0, begin_ms: 0 };
         let hello = Hello { version: VERSION, build: build.clone(), attempt, after, nonce: own.clone() };
-        Frame::Hello(hello).encode(&mut out);
-        stream.write_all(&out).await.unwrap();
-        let mut follow = Self { stream, buffer: Vec::new(), used: 0, begin_ms: 0 };
+        follow.send(Frame::Hello(hello)).await;
         let proof = match follow.frame().await {
             Some(Frame::Proof(proof)) => proof,
             Some(Frame::Refused(why)) => return Err(why),
@@ -337,9 +342,7 @@ impl Follow {
     }
 
     pub async fn send(&mut self, frame: Frame) {
-        let mut out = Vec::new();
-        frame.encode(&mut out);
-        self.stream.write_all(&out).await.unwrap();
+        put(&self.output, frame).await.unwrap();
     }
 
     pub async fn frame(&mut self) -> Option<Frame> {
@@ -352,7 +355,7 @@ impl Follow {
             self.used = 0;
             let had = self.buffer.len();
             self.buffer.resize(had + 256 * 1024, 0);
-            let got = tokio::time::timeout(PATIENCE, self.stream.read(&mut self.buffer[had..])).await;
+            let got = tokio::time::timeout(PATIENCE, self.input.read(&mut self.buffer[had..])).await;
             let got = got.expect("nothing came").unwrap_or(0);
             self.buffer.truncate(had + got);
             if got == 0 {
@@ -379,6 +382,27 @@ impl Follow {
             if wanted(&event.kind) {
                 return event;
             }
+        }
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.beats.abort();
+    }
+}
+
+async fn put(output: &Mutex<OwnedWriteHalf>, frame: Frame) -> std::io::Result<()> {
+    let mut out = Vec::new();
+    frame.encode(&mut out);
+    output.lock().await.write_all(&out).await
+}
+
+async fn beat(output: Arc<Mutex<OwnedWriteHalf>>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        if put(&output, Frame::Beat).await.is_err() {
+            return;
         }
     }
 }

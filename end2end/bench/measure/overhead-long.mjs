@@ -50,5 +50,5 @@ async function checkoutMs(server, id) {
   const phases = (await server.events(id)).filter((event) => event.k === "phase_entered");
   const at = phases.findIndex((event) => event.phase === "checkout");
   if (at < 0) throw new Error("the build has no checkout phase");
-  return phases[at + 1].at_ms - phases[at].at_ms;
+  return phases[at + 1].at - phases[at].at;
 }

@@ -2,9 +2,10 @@
 //! request, a sweep that found nothing left. What it means is a pure function ([`decide`]); what follows is carried out
 //! so that doing it twice, or being killed in the middle, ends the same.
 
+use super::evidence;
 use super::follow::{Driver, Ending, Leave};
 use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, PUSH_BEGAN, RETRIED};
-use super::{evidence, now_ms};
+use crate::clock::now_ms;
 use crate::diagnosis::{self, End};
 use crate::registry::{Image, RegistryError, Repository};
 use crate::store::{BuildRow, FinishBuild};

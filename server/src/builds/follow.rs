@@ -6,7 +6,8 @@ use super::live::Channel;
 use super::redact::Redactor;
 use super::spec::{self, Secrets};
 use super::sync_points::Point;
-use super::{Inner, finish, now_ms, read};
+use super::{Inner, finish, read};
+use crate::clock::now_ms;
 use crate::runner::relay::{self, BATCH_BYTES, Conversation, Peer, Received, RelayError};
 use crate::runner::{RunState, RunnerError};
 use crate::store::{Append, BuildRow, LogEntry, Progress, StoreError};
@@ -287,7 +288,9 @@ impl Driver {
 
     /// Stores what comes until the conversation ends. With `ended` the agent is no more and only its spool speaks.
     async fn converse(&mut self, mut conversation: Conversation, ended: bool) -> Result<Talk, Leave> {
-        self.agent_zero_ms = Some(now_ms() - conversation.agent_now_ms);
+        let agent_zero_ms = now_ms() - conversation.agent_now_ms;
+        self.agent_zero_ms = Some(agent_zero_ms);
+        self.channel.set_clock(agent_zero_ms);
         let mut heard = Instant::now();
         loop {
             let deadline = self.deadline();
@@ -353,7 +356,7 @@ impl Driver {
         }
         self.commit(status).await?;
         if watched {
-            self.channel.publish(&self.progress.view, first_row, events, self.agent_zero_ms);
+            self.channel.publish(&self.progress.view, first_row, events);
         } else {
             self.channel.forget();
         }
@@ -415,7 +418,7 @@ impl Driver {
         }
         self.commit(None).await?;
         if self.channel.is_watched() {
-            self.channel.publish(&self.progress.view, first_row, events, self.agent_zero_ms);
+            self.channel.publish(&self.progress.view, first_row, events);
         }
         Ok(())
     }
@@ -507,15 +510,11 @@ fn chain_of(progress: &Progress) -> Result<Chain, StoreError> {
 }
 
 async fn open_secrets(inner: &Inner, row: &BuildRow) -> Result<Secrets, StoreError> {
-    let mut open = [None, None];
-    for (value, id) in open.iter_mut().zip([&row.snapshot.git_secret, &row.snapshot.registry_secret]) {
-        if let Some(id) = id {
-            let sealed = inner.store.secret(id).await?;
-            *value = Some(inner.vault.open(&sealed)?);
-        }
-    }
-    let [git_token, registry_password] = open;
-    Ok(Secrets { relay_key: inner.vault.relay_key(&row.id, row.attempt), git_token, registry_password })
+    Ok(Secrets {
+        relay_key: inner.relay_key(&row.id, row.attempt),
+        git_token: inner.secret(row.snapshot.git_secret.as_ref()).await?,
+        registry_password: inner.secret(row.snapshot.registry_secret.as_ref()).await?,
+    })
 }
 
 /// The state that an event means, where it means one.

@@ -4,7 +4,8 @@
 //! A watcher subscribes first and reads the store afterwards, so there is no moment between the two that it could miss.
 //! What is published is what is committed already. While nobody watches, publishing costs a look at a counter.
 
-use super::{Inner, now_ms, read};
+use super::{Inner, read};
+use crate::clock::now_ms;
 use crate::problems::of_store;
 use futures::Stream;
 use kiops_app::error::Result;
@@ -147,12 +148,11 @@ impl Channel {
 
     /// Committed events and what they lead to. `first_row` is the row of the first of them. Call it only while somebody
     /// watches; whoever comes later reads the store.
-    pub fn publish(&self, view: &BuildView, first_row: u64, events: Vec<EventKind>, agent_zero_ms: Option<i64>) {
+    pub fn publish(&self, view: &BuildView, first_row: u64, events: Vec<EventKind>) {
         {
             let mut state = self.state();
             state.tail.push(first_row, events);
             state.view = Some(Arc::new(view.clone()));
-            state.agent_zero_ms = agent_zero_ms;
         }
         self.changed.send_modify(|n| *n += 1);
     }
@@ -161,8 +161,13 @@ impl Channel {
     pub fn forget(&self) {
         let mut state = self.state();
         if state.view.is_some() {
-            *state = State { row_version: state.row_version, ..State::default() };
+            (state.view, state.tail) = (None, Tail::default());
         }
+    }
+
+    /// An agent has said what time it is.
+    pub fn set_clock(&self, agent_zero_ms: i64) {
+        self.state().agent_zero_ms = Some(agent_zero_ms);
     }
 
     pub fn touch(&self) {

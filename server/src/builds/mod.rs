@@ -28,7 +28,8 @@ mod sync_points;
 use crate::disk::Disk;
 use crate::registry::RegistryClient;
 use crate::runner::Runner;
-use crate::store::{SecretRow, SharedStore};
+use crate::secrets::Sealer;
+use crate::store::{SharedStore, StoreError};
 use async_trait::async_trait;
 use follow::Control;
 use kiops_app::backend::Caller;
@@ -36,7 +37,7 @@ use kiops_app::error::Result;
 use kiops_app::model::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use sync_points::SyncPoints;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,14 +68,6 @@ impl BuildsConfig {
     }
 }
 
-/// What builds need of the installation's keys.
-pub trait Vault: Send + Sync {
-    /// The value of a stored secret.
-    fn open(&self, secret: &SecretRow) -> anyhow::Result<String>;
-    /// The key that both ends of an attempt's relay know: the same whenever it is asked for, and nowhere stored.
-    fn relay_key(&self, build: &BuildId, attempt: u32) -> Vec<u8>;
-}
-
 /// Whoever can ask a Git host where a branch stands.
 #[async_trait]
 pub trait HeadOf: Send + Sync {
@@ -86,7 +79,7 @@ pub trait HeadOf: Send + Sync {
 pub struct Parts {
     pub store: SharedStore,
     pub runner: Arc<dyn Runner>,
-    pub vault: Arc<dyn Vault>,
+    pub sealer: Arc<Sealer>,
     pub heads: Arc<dyn HeadOf>,
     pub registry: Arc<RegistryClient>,
     pub disk: Arc<Disk>,
@@ -102,7 +95,7 @@ pub struct Builds {
 struct Inner {
     store: SharedStore,
     runner: Arc<dyn Runner>,
-    vault: Arc<dyn Vault>,
+    sealer: Arc<Sealer>,
     heads: Arc<dyn HeadOf>,
     registry: Arc<RegistryClient>,
     disk: Arc<Disk>,
@@ -118,6 +111,20 @@ struct Inner {
 }
 
 impl Inner {
+    /// The value of a stored secret; without one there is none to open.
+    async fn secret(&self, id: Option<&SecretId>) -> Result<Option<String>, StoreError> {
+        let Some(id) = id else { return Ok(None) };
+        let sealed = self.store.secret(id).await?;
+        let open = self.sealer.open_row(&sealed).map_err(anyhow::Error::from)?;
+        let text = open.as_str().ok_or_else(|| anyhow::anyhow!("a stored secret that is no text"))?;
+        Ok(Some(text.to_owned()))
+    }
+
+    /// The key that both ends of an attempt's relay know: the same whenever it is asked for, and nowhere stored.
+    fn relay_key(&self, build: &BuildId, attempt: u32) -> Vec<u8> {
+        self.sealer.derive("relay", &format!("{build}/{attempt}")).to_vec()
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<BuildId, watch::Sender<Control>>> {
         self.running.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -125,11 +132,11 @@ impl Inner {
 
 impl Builds {
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, runner, vault, heads, registry, disk, config } = parts;
+        let Parts { store, runner, sealer, heads, registry, disk, config } = parts;
         let inner = Inner {
             store,
             runner,
-            vault,
+            sealer,
             heads,
             registry,
             disk,
@@ -192,8 +199,4 @@ impl kiops_app::backend::Builds for Builds {
     async fn search(&self, caller: &Caller, id: &BuildId, text: &str, from: u64) -> Result<Option<SearchHit>> {
         read::search(&self.inner, &caller.org_id, id, text, from).await
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// What a stopping server gives its builds' tasks.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(inner: Arc<Inner>) {
@@ -65,7 +67,16 @@ pub(super) fn drive(inner: &Arc<Inner>, row: BuildRow) {
     let task_inner = inner.clone();
     inner.tasks.spawn(async move {
         let entry = Running { inner: task_inner.clone(), id };
-        follow::drive(task_inner, row, control).await;
+        let stopping = task_inner.stopping.clone();
+        let too_long = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(STOP_PATIENCE).await;
+        };
+        tokio::select! {
+            () = follow::drive(task_inner, row, control) => {}
+            // Whatever it waits for, a registry or a stubborn process: the next server does it again.
+            () = too_long => {}
+        }
         drop(entry);
     });
 }

@@ -1,7 +1,8 @@
 //! What pages and scripts ask for: a build, a history, windows and streams of a log. Nothing here changes anything, and
 //! nothing ever holds a whole log.
 
-use super::{Builds, Inner, now_ms};
+use super::{Builds, Inner};
+use crate::clock::now_ms;
 use crate::problems::{internal, of_store};
 use crate::store::{BuildRow, LogEntry, StoreError};
 use bytes::Bytes;
@@ -356,8 +357,8 @@ fn write_text(entry: &LogEntry, out: &mut Vec<u8>) {
 /// a note of the server's own holds neither.
 fn write_event(entry: &LogEntry, out: &mut Vec<u8>) {
     let head = match entry.seq {
-        0 => format!(r#"{{"pos":{},"attempt":{},"seq":0,"at_ms":{},"#, entry.pos, entry.attempt, entry.at_ms),
-        _ => format!(r#"{{"pos":{},"at_ms":{},"#, entry.pos, entry.at_ms),
+        0 => format!(r#"{{"pos":{},"attempt":{},"seq":0,"at":{},"#, entry.pos, entry.attempt, entry.at_ms),
+        _ => format!(r#"{{"pos":{},"at":{},"#, entry.pos, entry.at_ms),
     };
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(entry.payload.get(1..).unwrap_or_default());

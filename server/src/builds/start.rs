@@ -2,7 +2,7 @@
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
 use super::{Inner, spec};
-use crate::problems::{internal, of_store, random};
+use crate::problems::{of_store, random};
 use crate::store::{AuditEntry, BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
 use kiops_app::backend::Caller;
 use kiops_app::error::{Problem, ProblemStatus, Result};
@@ -52,13 +52,7 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
 }
 
 async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<String> {
-    let token = match &service.git_secret {
-        Some(id) => {
-            let sealed = inner.store.secret(id).await.map_err(|e| of_store("service", e))?;
-            Some(inner.vault.open(&sealed).map_err(|e| internal("a stored Git token", e))?)
-        }
-        None => None,
-    };
+    let token = inner.secret(service.git_secret.as_ref()).await.map_err(|e| of_store("service", e))?;
     inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
 }
 

@@ -28,7 +28,8 @@ impl Credential {
     pub fn helper(&self) -> Option<String> {
         let path = self.file.as_ref()?.path().to_str()?;
         let quoted = path.replace('\'', r"'\''");
-        Some(format!(r#"!f() {{ test "$1" = get && exec git credential-store --file='{quoted}' get; }}; f"#))
+        // Git puts the question behind the whole text and hands that to a shell: a function is what makes it `$1`.
+        Some(format!(r#"!kiops() {{ test "$1" = get && exec git credential-store --file='{quoted}' get; }}; kiops"#))
     }
 }
 

@@ -113,23 +113,26 @@ impl Http {
 
 /// Which of the ways a connection can fail this was.
 fn classified(error: &(dyn Error + 'static)) -> RegistryError {
-    let mut text = String::new();
-    let mut next = Some(error);
-    let mut tls = false;
+    let mut text = error.to_string();
+    let mut next = error.source();
     while let Some(e) = next {
         let part = e.to_string();
         if !text.contains(&part) {
-            text = if text.is_empty() { part } else { format!("{text}: {part}") };
+            text = format!("{text}: {part}");
         }
-        let inner = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        tls |= e.is::<rustls::Error>() || inner.is_some_and(|i| i.is::<rustls::Error>());
         next = e.source();
     }
-    if tls {
+    if is_tls(error) {
         RegistryError::Tls(text)
     } else if text.contains("dns error") {
         RegistryError::Dns(text)
     } else {
         RegistryError::Network(text)
     }
+}
+
+/// An IO error hides what it was made of from `source`, and they come one inside the other.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || within.is_some_and(|e| is_tls(e)) || error.source().is_some_and(is_tls)
 }

@@ -5,7 +5,7 @@ use crate::secrets::Sealer;
 use crate::store::{SecretRow, SharedStore};
 use kiops_app::backend::Caller;
 use kiops_app::error::Result;
-use kiops_app::model::{BuildId, SecretId};
+use kiops_app::model::SecretId;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -41,15 +41,5 @@ impl Credentials {
         let opened = self.sealer.open_row(row)?;
         let text = opened.as_str().ok_or_else(|| anyhow::anyhow!("a stored secret is not text"))?;
         Ok(text.to_owned())
-    }
-}
-
-impl crate::builds::Vault for Credentials {
-    fn open(&self, secret: &SecretRow) -> anyhow::Result<String> {
-        self.text(secret)
-    }
-
-    fn relay_key(&self, build: &BuildId, attempt: u32) -> Vec<u8> {
-        self.sealer.derive("relay", &format!("{build} {attempt}")).to_vec()
     }
 }

@@ -33,6 +33,13 @@ macro_rules! for_update_skip_locked {
     };
 }
 
+/// PostgreSQL finds the index by itself.
+macro_rules! builds_by {
+    ($alias:literal, $index:literal) => {
+        concat!("builds AS ", $alias, " ")
+    };
+}
+
 #[path = "queries.rs"]
 mod queries;
 
@@ -85,6 +92,14 @@ impl Engine {
             .min_connections(1)
             .idle_timeout(Some(Duration::from_secs(300)))
             .acquire_timeout(WAIT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // Every statement here has an index that gives its order. Without statistics (a database that was
+                    // just restored) the planner would rather sort a whole history.
+                    let settings = "SET enable_sort = off; SET enable_bitmapscan = off";
+                    sqlx::raw_sql(settings).execute(connection).await.map(|_| ())
+                })
+            })
             .connect_with(options)
             .await
             .map_err(failed)?;

@@ -1,5 +1,5 @@
 //! The statements, written once. Each engine compiles this file for itself: it brings `Db`, `Engine` with `write`, and
-//! the macros for what the two spell differently (`now!`, `for_update!`, `for_update_skip_locked!`).
+//! the macros for what the two spell differently (`now!`, `for_update!`, `for_update_skip_locked!`, `builds_by!`).
 //!
 //! Statements that write run within [`Engine::write`]; everything that a transaction decides on is read inside it.
 
@@ -24,11 +24,16 @@ macro_rules! running {
 
 macro_rules! select_builds {
     ($($rest:expr),+ $(,)?) => {
+        select_builds!(from "builds AS b ", $($rest),+)
+    };
+    (from $builds:expr, $($rest:expr),+ $(,)?) => {
         concat!(
             "SELECT b.id, b.org_id, b.service_id, b.number, b.branch, b.commit_hash, b.status, b.attempt, b.queued_at, \
              b.started_at, b.finished_at, b.cancel_requested_at, b.lease_epoch, b.image_tag, b.digest, \
              b.image_size_bytes, b.failure_code, b.diagnosis, b.log_verified, b.snapshot, u.name AS created_by_name \
-             FROM builds b JOIN users u ON u.id = b.created_by ",
+             FROM ",
+            $builds,
+            "JOIN users u ON u.id = b.created_by ",
             $($rest),+
         )
     };
@@ -123,6 +128,9 @@ impl Store for Engine {
     }
 
     async fn user_by_name(&self, name: &str) -> Result<Option<UserRow>> {
+        if cannot_be_stored(name) {
+            return Ok(None);
+        }
         let row = sqlx::query(select_users!("WHERE u.name = $1"))
             .bind(name)
             .fetch_optional(&self.readers)
@@ -331,6 +339,9 @@ impl Store for Engine {
     }
 
     async fn service_by_name(&self, org: &OrgId, name: &str) -> Result<Option<ServiceRow>> {
+        if cannot_be_stored(name) {
+            return Ok(None);
+        }
         let row = sqlx::query(select_services!("WHERE org_id = $1 AND name = $2"))
             .bind(org.as_str())
             .bind(name)
@@ -520,18 +531,30 @@ impl Store for Engine {
         query: &HistoryQuery,
         limit: u32,
     ) -> Result<Vec<BuildRow>> {
-        let mut sql = QueryBuilder::<Db>::new(select_builds!("WHERE b.service_id = "));
-        sql.push_bind(service.as_str()).push(" AND b.org_id = ").push_bind(org.as_str());
+        if query.branch.as_deref().is_some_and(cannot_be_stored) {
+            return Ok(Vec::new());
+        }
+        let in_progress = query.status == Some(StatusFilter::InProgress);
+        let mut sql = QueryBuilder::<Db>::new(if in_progress {
+            select_builds!(from builds_by!("b", "builds_open"), "")
+        } else {
+            select_builds!("")
+        });
+        // A value and not a condition on each row: guesses about conditions lead PostgreSQL away from the ordered index.
+        sql.push("WHERE b.service_id = (SELECT id FROM services WHERE id = ").push_bind(service.as_str());
+        sql.push(" AND org_id = ").push_bind(org.as_str()).push(")");
         // Spelled out and not bound: a condition of an index must be seen when the statement is planned.
-        match query.status {
-            None => &mut sql,
-            Some(StatusFilter::InProgress) => sql.push(" AND b.finished_at IS NULL"),
-            Some(StatusFilter::Success) => sql.push(" AND b.status = 'success'"),
-            Some(StatusFilter::Failure) => sql.push(" AND b.status = 'failure'"),
-            Some(StatusFilter::Cancelled) => sql.push(" AND b.status = 'cancelled'"),
-        };
+        sql.push(match query.status {
+            None => "",
+            Some(StatusFilter::InProgress) => " AND b.finished_at IS NULL",
+            Some(StatusFilter::Success) => " AND b.status = 'success'",
+            Some(StatusFilter::Failure) => " AND b.status = 'failure'",
+            Some(StatusFilter::Cancelled) => " AND b.status = 'cancelled'",
+        });
         if let Some(branch) = &query.branch {
-            sql.push(" AND b.branch = ").push_bind(branch.as_str());
+            // The few that are open are looked through; most builds of a branch are over, and its index holds them all.
+            sql.push(if in_progress { " AND b.branch || '' = " } else { " AND b.branch = " })
+                .push_bind(branch.as_str());
         }
         if let Some(before) = query.before {
             sql.push(" AND b.number < ").push_bind(before);
@@ -586,11 +609,15 @@ impl Store for Engine {
 
     async fn queue_place(&self, id: &BuildId) -> Result<Option<QueuePlace>> {
         let row = sqlx::query(concat!(
-            "SELECT (SELECT COUNT(*) FROM builds q WHERE q.status = 'queued' \
+            "SELECT (SELECT COUNT(*) FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' \
              AND (q.queued_at, q.number, q.id) <= (b.queued_at, b.number, b.id)) AS position, \
-             (SELECT COUNT(*) FROM builds r WHERE r.service_id = b.service_id AND r.status IN ",
+             (SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.service_id = b.service_id AND r.status IN ",
             running!(),
-            ") AS running FROM builds b WHERE b.id = $1 AND b.status = 'queued'"
+            ") AS running FROM builds AS b WHERE b.id = $1 AND b.status = 'queued'"
         ))
         .bind(id.as_str())
         .fetch_optional(&self.readers)
@@ -603,8 +630,11 @@ impl Store for Engine {
 
     async fn queue_state(&self) -> Result<QueueState> {
         let row = sqlx::query(concat!(
-            "SELECT queue_paused, (SELECT COUNT(*) FROM builds WHERE status = 'queued') AS queued, \
-             (SELECT COUNT(*) FROM builds WHERE status IN ",
+            "SELECT queue_paused, (SELECT COUNT(*) FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued') AS queued, (SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
             running!(),
             ") AS running FROM installation"
         ))
@@ -663,9 +693,11 @@ impl Store for Engine {
 
     async fn claim(&self, owner: &str, lease_ms: i64, limit: u32) -> Result<Option<BuildRow>> {
         // Asked for again and again: an empty queue costs one read.
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM builds WHERE status = 'queued' LIMIT 1) AS waiting",
-        )
+        let waiting: i64 = sqlx::query_scalar(concat!(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' LIMIT 1) AS waiting"
+        ))
         .fetch_one(&self.readers)
         .await
         .map_err(failed)?;
@@ -681,17 +713,25 @@ impl Store for Engine {
         if paused != 0 {
             return Ok(None);
         }
-        let running: i64 = sqlx::query_scalar(concat!("SELECT COUNT(*) FROM builds WHERE status IN ", running!()))
-            .fetch_one(tx.conn())
-            .await
-            .map_err(failed)?;
+        let running: i64 = sqlx::query_scalar(concat!(
+            "SELECT COUNT(*) FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
+            running!()
+        ))
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed)?;
         if running >= i64::from(limit) {
             return Ok(None);
         }
         // A build that is being cancelled at this moment is locked and passed over.
         let next: Option<String> = sqlx::query_scalar(concat!(
-            "SELECT q.id FROM builds q WHERE q.status = 'queued' AND NOT EXISTS \
-             (SELECT 1 FROM builds r WHERE r.service_id = q.service_id AND r.status IN ",
+            "SELECT q.id FROM ",
+            builds_by!("q", "builds_queue"),
+            "WHERE q.status = 'queued' AND NOT EXISTS (SELECT 1 FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.service_id = q.service_id AND r.status IN ",
             running!(),
             ") ORDER BY q.queued_at, q.number, q.id LIMIT 1",
             for_update_skip_locked!()
@@ -721,11 +761,13 @@ impl Store for Engine {
     async fn adopt(&self, owner: &str, lease_ms: i64, adopt: Adopt) -> Result<Vec<BuildRow>> {
         let mut tx = self.write(Priority::People).await?;
         let orphans: Vec<String> = sqlx::query_scalar(concat!(
-            "SELECT id FROM builds WHERE status IN ",
+            "SELECT r.id FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.status IN ",
             running!(),
-            " AND (lease_until <= ",
+            " AND (r.lease_until <= ",
             now!(),
-            " OR ($2 = 1 AND lease_owner = $1)) ORDER BY id",
+            " OR ($2 = 1 AND r.lease_owner = $1)) ORDER BY r.id",
             for_update!()
         ))
         .bind(owner)
@@ -755,8 +797,12 @@ impl Store for Engine {
     }
 
     async fn renew(&self, owner: &str, lease_ms: i64) -> Result<Vec<BuildRow>> {
-        const HELD: &str =
-            select_builds!("WHERE b.lease_owner = $1 AND b.status IN ", running!(), " ORDER BY b.queued_at, b.id");
+        const HELD: &str = select_builds!(
+            from builds_by!("b", "builds_running"),
+            "WHERE b.lease_owner = $1 AND b.status IN ",
+            running!(),
+            " ORDER BY b.queued_at, b.id"
+        );
         let held = sqlx::query(HELD).bind(owner).fetch_all(&self.readers).await.map_err(failed)?;
         if held.is_empty() {
             return Ok(Vec::new());
@@ -765,9 +811,11 @@ impl Store for Engine {
         sqlx::query(concat!(
             "UPDATE builds SET lease_until = ",
             now!(),
-            " + $2 WHERE id IN (SELECT id FROM builds WHERE lease_owner = $1 AND status IN ",
+            " + $2 WHERE id IN (SELECT r.id FROM ",
+            builds_by!("r", "builds_running"),
+            "WHERE r.lease_owner = $1 AND r.status IN ",
             running!(),
-            " ORDER BY id",
+            " ORDER BY r.id",
             for_update!(),
             ")"
         ))
@@ -876,11 +924,14 @@ impl Store for Engine {
     }
 
     async fn unreleased(&self) -> Result<Vec<(BuildId, u32)>> {
-        let rows =
-            sqlx::query("SELECT id, attempt FROM builds WHERE released = 0 AND finished_at IS NOT NULL ORDER BY id")
-                .fetch_all(&self.readers)
-                .await
-                .map_err(failed)?;
+        let rows = sqlx::query(concat!(
+            "SELECT u.id, u.attempt FROM ",
+            builds_by!("u", "builds_unreleased"),
+            "WHERE u.released = 0 AND u.finished_at IS NOT NULL ORDER BY u.id"
+        ))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed)?;
         rows.iter().map(|row| Ok((id_of(row, "id")?, get::<i64>(row, "attempt")? as u32))).collect()
     }
 
@@ -1342,6 +1393,11 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 fn from_json<T: serde::de::DeserializeOwned>(row: &Row, name: &str) -> Result<T> {
     Ok(serde_json::from_str(&get::<String>(row, name)?).map_err(anyhow::Error::from)?)
+}
+
+/// What is looked up by may be anybody's text; PostgreSQL takes no NUL, so no row holds one.
+fn cannot_be_stored(text: &str) -> bool {
+    text.contains('\0')
 }
 
 /// Counters and positions: far below where the sign begins.

@@ -1,4 +1,5 @@
 //! A fresh database of either engine for each test, and the rows that a story begins with.
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 use kiops_app::model::*;
 use kiops_rig::Postgres;
@@ -49,25 +50,6 @@ impl Place {
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
-}
-
-/// Each test, once on either engine.
-#[macro_export]
-macro_rules! on_both_engines {
-    ($($name:ident),+ $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(super::store_rig::Place::sqlite()).await;
-            })+
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(super::store_rig::Place::postgres().await).await;
-            })+
-        }
-    };
 }
 
 pub struct World {

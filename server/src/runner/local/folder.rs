@@ -4,6 +4,7 @@ use super::process::Who;
 use crate::runner::{RunState, StartSpec};
 use anyhow::{Context, bail};
 use kiops_events::spec::FilesSpec;
+use kiops_events::wire::SPOOL_HEADER_BYTES;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -27,11 +28,16 @@ impl Attempt {
     pub fn state(&self) -> RunState {
         if self.who("agent.stat").is_some_and(Who::is_alive) {
             RunState::Alive
-        } else if self.folder.join("spool").exists() {
+        } else if self.has_events() {
             RunState::Ended
         } else {
             RunState::Gone
         }
+    }
+
+    /// A spool that says nothing is none: an agent that found it would begin the build.
+    fn has_events(&self) -> bool {
+        std::fs::metadata(self.folder.join("spool")).is_ok_and(|spool| spool.len() > SPOOL_HEADER_BYTES as u64)
     }
 
     pub fn remove(&self) -> anyhow::Result<()> {

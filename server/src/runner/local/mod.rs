@@ -130,15 +130,10 @@ impl LocalRunner {
             .await
     }
 
-    fn spawn(&self, at: &Attempt, verb: &str, who: &str) -> anyhow::Result<()> {
-        process::spawn_detached(
-            &self.config.agent,
-            verb,
-            &at.folder,
-            &at.folder.join(who),
-            &at.folder.join("agent.log"),
-        )
-        .with_context(|| format!("{} {verb}", self.config.agent.display()))
+    fn spawn(&self, at: &Attempt, who: &str) -> anyhow::Result<()> {
+        let agent = &self.config.agent;
+        process::spawn_detached(agent, &at.folder, &at.folder.join(who), &at.folder.join("agent.log"))
+            .with_context(|| format!("{} run", agent.display()))
     }
 }
 
@@ -162,7 +157,7 @@ impl Runner for LocalRunner {
             // This attempt has been started before, and however far it came, it is not started twice.
             return Ok(());
         }
-        self.spawn(&at, "run", "agent.stat").map_err(|e| {
+        self.spawn(&at, "agent.stat").map_err(|e| {
             // It did not become the agent: that is no start.
             let _ = std::fs::remove_file(at.folder.join("agent.stat"));
             RunnerError::Refused { code: "agent_missing", detail: format!("{e:#}") }
@@ -184,7 +179,8 @@ impl Runner for LocalRunner {
         let _one = gate.lock().await;
         if !at.who("relay.stat").is_some_and(Who::is_alive) {
             let _ = std::fs::remove_file(at.folder.join("relay.stat"));
-            self.spawn(&at, "relay", "relay.stat")?;
+            // An agent that finds a spool ends it, if it has no end, and serves it.
+            self.spawn(&at, "relay.stat")?;
         }
         let deadline = tokio::time::Instant::now() + RELAY_PATIENCE;
         loop {

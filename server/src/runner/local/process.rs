@@ -92,11 +92,16 @@ impl Who {
     pub async fn stop(self, grace: Duration) {
         self.terminate();
         self.over_within(grace).await;
+        self.kill();
+        self.over_within(KILL_PATIENCE).await;
+    }
+
+    /// Kills the process and its group, without waiting for it.
+    pub fn kill(self) {
         // The group's number stays taken as long as anybody is in it, so it can only be ours, unless its leader is
         // somebody else by now.
         if !matches!(self.look(), Look::SomebodyElse) {
             let _ = kill_process_group(self.pid, Signal::KILL);
-            self.over_within(KILL_PATIENCE).await;
         }
     }
 }
@@ -117,14 +122,14 @@ fn parse_stat(stat: &str) -> Option<(Who, char)> {
     Some((Who { pid, started }, state))
 }
 
-/// Starts `<program> <verb> --dir <folder>` in a session of its own. Before it becomes that program, the new process
+/// Starts `<program> run --dir <folder>` in a session of its own. Before it becomes that program, the new process
 /// writes down who it is: a server that is killed here leaves either no process or one that can be found.
-pub fn spawn_detached(program: &Path, verb: &str, folder: &Path, who: &Path, log: &Path) -> io::Result<()> {
+pub fn spawn_detached(program: &Path, folder: &Path, who: &Path, log: &Path) -> io::Result<()> {
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
     // Opened here: after the fork nothing may allocate.
     let who = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(who)?;
     let mut command = Command::new(program);
-    command.arg(verb).arg("--dir").arg(folder).current_dir(folder);
+    command.arg("run").arg("--dir").arg(folder).current_dir(folder);
     command.env_clear().envs(environment()).stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
     // SAFETY: only system calls on the stack between fork and exec, nothing that allocates or locks.
     unsafe {

@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const BUILDKITD: &str = "#!/bin/sh\necho buildkitd github.com/moby/buildkit v9.8.7 abc\n";
 /// Says that it was started, makes a spool, and waits until it is told to stop.
-const PATIENT: &str = "#!/bin/sh\necho \"$1\" >> starts; : > spool; trap 'exit 0' TERM; while :; do sleep 0.05; done\n";
-const DEAF: &str = "#!/bin/sh\ntrap '' TERM; : > spool; while :; do sleep 0.05; done\n";
-const BRIEF: &str = "#!/bin/sh\necho \"$1\" >> starts; : > spool\n";
-const EMPTY: &str = "#!/bin/sh\necho \"$1\" >> starts\n";
+const PATIENT: &str = "#!/bin/sh\necho \"$1\" >> starts; echo more than a header is > spool; trap 'exit 0' TERM; while :; do sleep 0.05; done\n";
+const DEAF: &str = "#!/bin/sh\ntrap '' TERM; echo more than a header is > spool; while :; do sleep 0.05; done\n";
+const BRIEF: &str = "#!/bin/sh\necho \"$1\" >> starts; echo more than a header is > spool\n";
+const EMPTY: &str = "#!/bin/sh\necho \"$1\" >> starts; : > spool\n";
 
 struct Place {
     folder: tempfile::TempDir,
@@ -54,10 +54,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         for attempt in 1..4 {
             if let Some(who) = self.attempt(attempt).who("agent.stat") {
-                futures::executor::block_on(async {
-                    who.terminate();
-                    who.stop(Duration::ZERO).await;
-                });
+                who.kill();
             }
         }
     }
