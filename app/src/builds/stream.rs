@@ -2,6 +2,8 @@
 //! nobody looks.
 
 use crate::model::{BuildId, LiveMessage};
+#[cfg(feature = "hydrate")]
+use leptos::prelude::Effect;
 
 /// How the stream stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
