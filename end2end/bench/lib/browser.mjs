@@ -15,7 +15,8 @@ function inPage() {
     });
   /** What `look` finds as soon as it is painted, and the time (performance.now) after that frame. */
   window.painted = (look) =>
-    new Promise((done) => {
+    new Promise((done, failed) => {
+      setTimeout(() => failed(new Error(`not painted after 60 s; the page says: ${document.body.innerText}`)), 60_000);
       let waiting = false;
       const check = () => {
         if (waiting || !look()) return;
@@ -58,7 +59,8 @@ export async function clickStart(page, service, status) {
     let clicked;
     // The time stamp is that of the input, before any script has run.
     addEventListener("click", (event) => (clicked ??= event.timeStamp), { capture: true });
-    const badge = () => document.querySelector(".live .badge")?.textContent.trim() === status;
+    // A queued build has its place beside the word.
+    const badge = () => document.querySelector(".live .badge")?.textContent.trim().startsWith(status);
     window.shown = window.painted(badge).then(({ at }) => at - clicked);
   }, status);
   await page.getByRole("button", { name: "Start Build" }).click();

@@ -98,7 +98,7 @@ function copies(service, [good, bad, stopped]) {
     const sample = kind < 80 ? good : kind < 95 ? bad : stopped;
     const branch = random(2) === 0 ? "main" : `feature/${random(40)}`;
     // Ids are 20 letters of base 32.
-    const id = `bld-${number.toString(26).replace(/./g, (digit) => "abcdefghijklmnopqrstuvwxyz"[parseInt(digit, 26)]).padStart(20, "z")}`;
+    const id = `bld-${number.toString(26).replace(/./g, (digit) => "abcdefghijklmnopqrstuvwxyz"[parseInt(digit, 26)]).padStart(20, "2")}`;
     rows.push(`(${number}, '${id}', '${sample}', '${branch}', '${random(2 ** 32).toString(16).padStart(40, "0")}', ${Date.now() - (total - number) * minute})`);
   }
   const inserts = [];
