@@ -58,6 +58,8 @@ mod in_browser {
     const SILENCE_MS: f64 = 25_000.0;
 
     type Hear<E> = Closure<dyn Fn(E)>;
+    /// Kept as long as the stream that calls them: message, end, beat, error.
+    type Hears = (Hear<MessageEvent>, Hear<Event>, Hear<Event>, Hear<Event>);
 
     struct Link {
         id: BuildId,
@@ -65,7 +67,7 @@ mod in_browser {
         on_message: Box<dyn Fn(LiveMessage)>,
         on_line: Box<dyn Fn(Line)>,
         source: RefCell<Option<EventSource>>,
-        hears: RefCell<Option<(Hear<MessageEvent>, Hear<Event>, Hear<Event>, Hear<Event>)>>,
+        hears: RefCell<Option<Hears>>,
         failures: Cell<u32>,
         timer: Cell<Option<TimeoutHandle>>,
         ended: Cell<bool>,

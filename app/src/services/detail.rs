@@ -114,7 +114,7 @@ fn Detail(detail: ServiceDetail) -> impl IntoView {
         let _ = clock.get();
         if busy.get() && dialog.get().is_none() && !browser::page_hidden() {
             ticks.update_value(|n| *n += 1);
-            if ticks.get_value() % 3 == 0 {
+            if ticks.get_value().is_multiple_of(3) {
                 shown.refresh();
             }
         }
