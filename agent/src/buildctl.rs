@@ -107,7 +107,7 @@ pub async fn run(
         .current_dir(places.home);
     let (status, tail) = match converse(command, recorder, stop).await {
         Ok(ended) => ended,
-        Err(error) => return Ending::infrastructure("agent", format!("buildctl cannot be run: {error}")),
+        Err(error) => return Ending::trouble("agent", "buildctl cannot be run", &error),
     };
     let exit_code = Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()));
     let metadata = std::fs::read(places.metadata).ok().and_then(|m| serde_json::from_slice::<Metadata>(&m).ok());
@@ -174,7 +174,10 @@ async fn converse(mut command: Command, recorder: &Recorder, stop: &Stop) -> io:
             why = stop.ordered(), if !signalled && status.is_none() => {
                 signalled = true;
                 // Where nothing can be written down any more there is nothing to wait for.
-                let patience = if why == Why::Spool { Duration::ZERO } else { PATIENCE };
+                let patience = match why {
+                    Why::Spool | Why::DiskFull => Duration::ZERO,
+                    Why::TimeLimit | Why::Terminated => PATIENCE,
+                };
                 kill.as_mut().reset(Instant::now() + patience);
                 if let Some(pid) = pid {
                     let _ = kill_process(pid, Signal::TERM);

@@ -63,14 +63,14 @@ pub async fn run(source: &SourceSpec, places: &Places<'_>, recorder: &Recorder, 
     let prepared = std::fs::create_dir_all(places.tree)
         .and_then(|()| std::fs::create_dir_all(places.home))
         .and_then(|()| std::fs::write(places.home.join("gitconfig"), CONFIGURATION));
-    prepared.map_err(|e| Ending::infrastructure("agent", format!("the workspace cannot be made: {e}")))?;
+    prepared.map_err(|e| Ending::trouble("agent", "the workspace cannot be made", &e))?;
     let mut git = Git { source, places, log: PhaseLog::new(recorder, Phase::Checkout), stop };
     git.commit().await?;
     git.tell_commit(recorder).await;
     if source.submodules && places.tree.join(".gitmodules").exists() {
         git.submodules().await?;
     }
-    without_git(places.tree).map_err(|e| Ending::infrastructure("agent", format!(".git cannot be taken away: {e}")))
+    without_git(places.tree).map_err(|e| Ending::trouble("agent", ".git cannot be taken away", &e))
 }
 
 /// What must hold of an address and a commit before git gets to see them.
@@ -134,7 +134,7 @@ impl Git<'_> {
             Ok(Ended::By(status)) if status.success() => Ok(None),
             Ok(Ended::By(_)) => Ok(Some(self.log.take_tail())),
             Ok(Ended::Stopped(why)) => Err(Ending::stopped(why)),
-            Err(error) => Err(Ending::infrastructure("agent", format!("git cannot be run: {error}"))),
+            Err(error) => Err(Ending::trouble("agent", "git cannot be run", &error)),
         }
     }
 

@@ -105,7 +105,7 @@ impl Daemon {
 pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Result<Daemon, Ending> {
     recorder.enter(Phase::Daemon);
     let folder = RunFolder(spec.run_dir.clone());
-    let trouble = |e: io::Error| Ending::infrastructure("daemon", format!("{}: {e}", spec.run_dir.display()));
+    let trouble = |e: io::Error| Ending::trouble("daemon", spec.run_dir.display(), &e);
     for dir in [&spec.run_dir, &spec.state_dir] {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(trouble)?;
     }
@@ -217,7 +217,7 @@ impl RunFolder {
         settings: &str,
         stop: &Stop,
     ) -> Result<Result<Identity, Failure>, Ending> {
-        let trouble = |e: io::Error| Ending::infrastructure("daemon", format!("buildkitd cannot be started: {e}"));
+        let trouble = |e: io::Error| Ending::trouble("daemon", "buildkitd cannot be started", &e);
         let log = self.at("buildkitd.log");
         if std::fs::metadata(&log).is_ok_and(|m| m.len() > MAX_LOG_BYTES) {
             std::fs::remove_file(&log).map_err(trouble)?;
@@ -409,7 +409,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 async fn lock(path: &Path, kind: FlockOperation, stop: &Stop) -> Result<File, Ending> {
-    let trouble = |e: io::Error| Ending::infrastructure("daemon", format!("{}: {e}", path.display()));
+    let trouble = |e: io::Error| Ending::trouble("daemon", path.display(), &e);
     let file = open_lock(path).map_err(trouble)?;
     let since = Instant::now();
     while let Err(error) = flock(&file, kind) {

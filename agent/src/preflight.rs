@@ -48,7 +48,7 @@ pub fn run(
     recorder: &Recorder,
 ) -> Result<Plan, Ending> {
     recorder.enter(Phase::Preflight);
-    let unreadable = |e: io::Error| Ending::infrastructure("agent", format!("the workspace cannot be read: {e}"));
+    let unreadable = |e: io::Error| Ending::trouble("agent", "the workspace cannot be used", &e);
     let (plan, mode, also) = match spec {
         DockerfileSpec::Auto => {
             let candidates = look(tree).map_err(unreadable)?;

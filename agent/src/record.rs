@@ -7,6 +7,7 @@ use kiops_events::event::{AgentEnd, AgentResult, EventKind, LineText, Outcome, P
 use kiops_events::lines::LineCutter;
 use kiops_events::rawjson::Filter;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,8 +54,18 @@ impl Ending {
             Why::TimeLimit => Self::coded(AgentEnd::TimeLimit, "timeout", []),
             Why::Terminated => Self::of(AgentEnd::Terminated),
             Why::Spool => Self::infrastructure("spool", "the spool takes no more events"),
+            Why::DiskFull => Self::infrastructure("disk_full", "there is no room for the log"),
         }
     }
+
+    /// The machine did not do what it should: `code`, unless it is the disk that is full.
+    pub fn trouble(code: &str, what: impl Display, error: &io::Error) -> Self {
+        Self::infrastructure(if is_full(error) { "disk_full" } else { code }, format!("{what}: {error}"))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes events down. Cheap to clone; clones write into the same spool.
@@ -70,6 +81,8 @@ struct Inner {
     writer: Writer,
     attempt: u32,
     cap: Cap,
+    /// An event could not be written. The result is the only one that still may: after a hole nothing makes sense.
+    broken: bool,
 }
 
 /// Keeps count of the log's length, and of what is left out beyond the cap.
@@ -95,7 +108,7 @@ impl Recorder {
             tail: VecDeque::new(),
             tail_bytes: 0,
         };
-        Self { inner: Arc::new(Mutex::new(Inner { writer, attempt, cap })), clock, redactor, stop }
+        Self { inner: Arc::new(Mutex::new(Inner { writer, attempt, cap, broken: false })), clock, redactor, stop }
     }
 
     pub fn clock(&self) -> Clock {
@@ -113,9 +126,14 @@ impl Recorder {
     /// Writes an event down. Trouble with the spool stops the attempt; there is nothing else a caller could do about it.
     pub fn record(&self, mut kind: EventKind) {
         self.redactor.event(&mut kind);
-        if let Err(error) = self.lock().take(kind) {
+        let mut inner = self.lock();
+        if inner.broken {
+            return;
+        }
+        if let Err(error) = inner.take(kind) {
+            inner.broken = true;
             tracing::error!(%error, "the spool takes no more events");
-            self.stop.order(Why::Spool);
+            self.stop.order(if is_full(&error) { Why::DiskFull } else { Why::Spool });
         }
     }
 

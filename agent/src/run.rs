@@ -57,6 +57,9 @@ impl From<AgentEnd> for Exit {
 pub const LOCK_FILE: &str = "agent.lock";
 pub const LOG_FILE: &str = "agent.log";
 
+/// A result and the notes before it are far smaller.
+const RESERVE_BYTES: usize = 64 * 1024;
+
 /// Everything on one machine in this process. A folder whose attempt was cut off gets its result and is served again.
 pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     let Some(_lock) = take_folder(folder)? else { return Ok(Exit::Taken) };
@@ -68,6 +71,7 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     let stop = Stop::default();
     stop.at_signals()?;
     let writer = Writer::open(&spec.files.spool).context("the spool cannot be opened")?;
+    let reserve = Reserve::beside(&spec.files.spool);
     let fresh = writer.standing().last_seq == 0;
     let recorder = Recorder::new(writer, spec.attempt, spec.limits.log_cap_bytes, redactor, stop.clone());
 
@@ -90,23 +94,15 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
         Ending::infrastructure("agent", "the agent was cut off")
     };
     tracing::info!(?ending, "the attempt is over");
-    // The workspace may be all that fills the disk, and the result must find room.
-    let cleared = if let Err(error) = recorder.finish(ending.clone()) {
-        tracing::error!(%error, "no room for the result; clearing the workspace first");
-        clear(&spec.files.workspace);
-        recorder.finish(ending).context("the result cannot be written")?;
-        None
-    } else {
-        let workspace = spec.files.workspace.clone();
-        Some(tokio::task::spawn_blocking(move || clear(&workspace)))
-    };
+    drop(reserve);
+    recorder.finish(ending).context("the result cannot be written")?;
+    let workspace = spec.files.workspace.clone();
+    let clearing = tokio::task::spawn_blocking(move || clear(&workspace));
 
     wait_for_server(&relay, &recorder, &stop, Duration::from_secs(spec.limits.hold_s.into())).await;
     serving.abort();
     let _ = std::fs::remove_file(&socket);
-    if let Some(cleared) = cleared {
-        cleared.await?;
-    }
+    clearing.await?;
     // What the spool says counts: this process may only have served it.
     Ok(recorder.standing().ended.map_or(Exit::Infrastructure, Exit::from))
 }
@@ -200,6 +196,25 @@ async fn build(
         let _ = sampling.await;
     }
     Ok(ending)
+}
+
+/// Room on the spool's disk that is kept for the result: a full disk must not cost a build its end.
+struct Reserve(PathBuf);
+
+impl Reserve {
+    fn beside(spool: &Path) -> Self {
+        let path = spool.with_extension("reserve");
+        if let Err(error) = std::fs::write(&path, [1; RESERVE_BYTES]) {
+            tracing::warn!(%error, "no room is kept for the result");
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Takes the folder for this process; none where another agent has it.

@@ -13,6 +13,8 @@ pub enum Why {
     Terminated,
     /// The spool takes no more events.
     Spool,
+    /// … because the disk is full.
+    DiskFull,
 }
 
 #[derive(Clone)]

@@ -95,11 +95,11 @@ async fn a_profile_limits_the_steps_and_their_usage_is_told() {
             .collect()
     };
     let story = with_limits("FROM alpine:3\nRUN timeout 5 sh -c 'while :; do :; done' || true\n").await;
+    assert_eq!(story.result().end, AgentEnd::Success, "{}", story.text());
     if let Some(note) = story.note("limits_unavailable") {
         println!("limits cannot be written here: {note:?}");
         return;
     }
-    assert_eq!(story.result().end, AgentEnd::Success, "{}", story.text());
     let samples = usage(&story);
     assert!(samples.len() >= 2, "{samples:?}");
     let busiest = samples.iter().map(|s| s.0).max().unwrap();

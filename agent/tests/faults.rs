@@ -222,3 +222,42 @@ async fn a_daemon_with_other_settings_is_exchanged_when_nobody_builds_with_it() 
     assert!(story.note("buildkit_settings_later").is_none());
     assert_ne!(lab.daemon.pid(), first);
 }
+
+/// A folder of its own on a small file system, which only root can make.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn at(folder: &std::path::Path, size: &str) -> Self {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "small"])
+            .arg(folder)
+            .status();
+        assert!(mount.unwrap().success());
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_cost_a_build_its_end() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not as root: no file system of a chosen size can be made");
+        return;
+    }
+    let lab = lab().await;
+    let mut attempt = lab.attempt_of("FROM alpine:3\nRUN seq 1 3000000\n").await;
+    let folder = attempt.at("small");
+    std::fs::create_dir(&folder).unwrap();
+    let _disk = SmallDisk::at(&folder, "2m");
+    attempt.spec.files.spool = folder.join("spool");
+    let story = attempt.run().await;
+    assert_eq!((story.result().end, story.code()), (AgentEnd::Infrastructure, "disk_full"));
+    let lines = story.lines_of("RUN seq");
+    assert!(lines.len() > 1000);
+    assert!(lines.iter().enumerate().all(|(i, line)| *line == (i + 1).to_string()));
+}

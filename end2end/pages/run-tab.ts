@@ -13,7 +13,7 @@ export class RunTab {
     this.commit = root.getByRole('textbox', { name: 'Commit' });
     this.start = root.getByRole('button', { name: 'Start Build' });
     this.options = root.getByRole('option');
-    this.fold = root.locator('details', { has: this.start }).locator('summary');
+    this.fold = root.getByText('Start another build');
   }
 
   async unfold(): Promise<void> {

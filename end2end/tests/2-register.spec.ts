@@ -90,12 +90,6 @@ test.describe('Add service', () => {
     },
     { what: 'an address with another scheme', change: { url: 'file:///etc' }, field: 'Repository URL', says: /https:\/\// },
     { what: 'a wrong token', change: { token: 'not-the-token' }, field: 'Access token', says: /refused the token/ },
-    {
-      what: 'a wrong registry password',
-      change: { password: 'not-the-password' },
-      field: 'Registry password',
-      says: /refused user name or password/,
-    },
     { what: 'an image name in capitals', change: { image: 'Orders' }, field: 'Image name', says: /lower-case/ },
     { what: 'no name', change: { name: ' ' }, field: 'Service name', says: /needed/ },
     { what: 'a short password', change: { password: 'short' }, field: 'Registry password', says: /At least 6/ },

@@ -38,6 +38,11 @@ impl From<Outcome> for Marker {
     }
 }
 
+/// Whether the build goes on when this step fails: a cache that is not there yet is an error of every first build.
+pub fn may_fail(step: &str) -> bool {
+    step.starts_with("importing cache manifest") || step.starts_with("exporting cache to ")
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepView {
     pub number: u32,
@@ -213,7 +218,8 @@ impl BuildView {
                 }
             }
             EventKind::StepEnded { step, outcome, error, intervals } => {
-                if *outcome == Outcome::Error {
+                let counts = self.step_mut(*step).is_none_or(|step| !may_fail(&step.name));
+                if *outcome == Outcome::Error && counts {
                     self.first_error_row.get_or_insert(row);
                 }
                 if let Some(step) = self.step_mut(*step) {
@@ -291,7 +297,7 @@ impl BuildView {
     }
 
     pub fn failed_step(&self) -> Option<&StepView> {
-        self.steps.iter().find(|s| s.marker == Marker::Error)
+        self.steps.iter().find(|s| s.marker == Marker::Error && !may_fail(&s.name))
     }
 
     /// Closes what still reads as running when a build ends without the agent having said so.

@@ -437,33 +437,3 @@ async fn the_server_masks_what_an_agent_let_through() {
     assert!(log.contains("clone with *** works\n") && !log.contains(TOKEN), "{log}");
     assert_eq!(runner.starts.lock().unwrap()[0].git_credential.as_ref().unwrap().1, TOKEN);
 }
-
-/// Not a limit but a look: run it by name, in a release build, for the figures.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn how_fast_a_million_lines_are_taken_in() {
-    const BATCH: u64 = 2_000;
-    let text = |first: u64| {
-        let lines = (first..first + BATCH)
-            .map(|i| format!("{i:07} {}", "the quick brown fox jumps over the lazy dog ".repeat(2)));
-        lines.collect::<Vec<_>>().join("\n")
-    };
-    let mut events = vec![phase(Phase::Build), step(1)];
-    events.extend((0..1_000_000 / BATCH).map(|i| lines(1 + i * BATCH, &text(i * BATCH))));
-    let runner = Puppets::new(vec![Script::of(events, result(AgentEnd::Success))]);
-    let (world, id) = world(&runner).await;
-    world.until(&id, "building", |row| row.status == BuildStatus::Building).await;
-    let since = std::time::Instant::now();
-    let row = world.over(&id).await;
-    let seconds = since.elapsed().as_secs_f64();
-    assert_eq!((row.status, row.log_verified), (BuildStatus::Success, Some(true)));
-    println!("{:.0} lines/s", 1e6 / seconds);
-    for text in ["0999999 the", "not in it"] {
-        let since = std::time::Instant::now();
-        let hit = world.builds.search(&world.caller, &id, text, 0).await.unwrap();
-        println!("search {text:?}: {hit:?} in {:?}", since.elapsed());
-    }
-    let since = std::time::Instant::now();
-    let page = world.builds.rows(&world.caller, &id, 500_000, 400).await.unwrap();
-    println!("{} rows from the middle in {:?}", page.rows.len(), since.elapsed());
-}

@@ -796,6 +796,9 @@ async fn history_is_complete_on_every_page_and_filter(place: Place) {
             assert_eq!(seen, wanted, "back: {status:?} {branch:?}");
         }
     }
+    let between = HistoryQuery { before: Some(20), after: Some(3), ..Default::default() };
+    let between = store.history(org, &service, &between, 4).await.unwrap();
+    assert_eq!(between.iter().map(|b| b.number).collect::<Vec<_>>(), [8, 7, 6, 5, 4]);
     let stranger = OrgId::from_random(random());
     assert!(store.history(&stranger, &service, &HistoryQuery::default(), 7).await.unwrap().is_empty());
 

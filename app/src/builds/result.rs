@@ -136,7 +136,8 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
     // What the class' sentences may name, where the diagnosis did not say.
     let failed = live.view.with(|v| v.failed_step().cloned());
     if let Some(step) = &failed {
-        args.entry("step".to_owned()).or_insert_with(|| format!("#{} {}", step.number, step.name));
+        args.entry("step".to_owned()).or_insert_with(|| step.number.to_string());
+        args.entry("step_name".to_owned()).or_insert_with(|| step.name.clone());
         if let Some(error) = &step.error {
             args.entry("error".to_owned()).or_insert_with(|| error.clone());
         }

@@ -99,7 +99,16 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             Err("the answer is lost on demand".into())
         }
         Some(Fault::Status(status)) => {
-            let mut response = Response::new(Body::from(r#"{"errors":[{"code":"UNKNOWN","message":"on demand"}]}"#));
+            // In the words that registries use: clients tell faults apart by them.
+            let (code, message) = match status {
+                401 => ("UNAUTHORIZED", "authentication required"),
+                403 => ("DENIED", "requested access to the resource is denied"),
+                404 => ("NAME_UNKNOWN", "repository name not known to registry"),
+                429 => ("TOOMANYREQUESTS", "too many requests"),
+                _ => ("UNKNOWN", "unknown error"),
+            };
+            let errors = serde_json::json!({ "errors": [{ "code": code, "message": message }] });
+            let mut response = Response::new(Body::from(errors.to_string()));
             *response.status_mut() = StatusCode::from_u16(status)?;
             if status == 401 {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, "Basic realm=\"rig\"".parse()?);

@@ -22,7 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 pub(super) enum Settled {
     Finished,
     /// The build goes on with its next attempt.
-    Again(BuildRow),
+    Again(Box<BuildRow>),
 }
 
 /// What the registry says about an image of this build and attempt.
@@ -134,7 +134,7 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
             say(driver, notes).await?;
             let row = driver.inner.store.next_attempt(&driver.row.id, driver.row.lease_epoch).await?;
             driver.channel.touch();
-            Ok(Settled::Again(row))
+            Ok(Settled::Again(Box::new(row)))
         }
         Verdict::Success { digest } => {
             let image_tag = spec::reference(&driver.row, &driver.progress.view);

@@ -180,7 +180,7 @@ impl Driver {
                         // Removed as an orphan when the server starts the next time.
                         tracing::warn!(build = %self.row.id, %error, "an attempt could not be released");
                     }
-                    self = Self::take_up(self.inner, row, self.control).await?;
+                    self = Self::take_up(self.inner, *row, self.control).await?;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use crate::registry::docker_config;
 use crate::runner::StartSpec;
 use crate::store::BuildRow;
-use kiops_app::model::{DockerfileChoice, Profile, image_tag};
+use kiops_app::model::{DockerfileChoice, Profile, RegistryConfig, RegistryKind, image_tag};
 use kiops_events::BuildView;
 use kiops_events::spec::*;
 use kiops_events::wire::VERSION;
@@ -16,9 +16,8 @@ pub const LABEL_BUILD: &str = "io.kiops.build";
 pub const LABEL_ATTEMPT: &str = "io.kiops.attempt";
 /// Git hosts take an access token as the password of any user; this name is the one that GitLab's manual gives.
 const TOKEN_USER: &str = "oauth2";
-/// The registry cache is a tag in the image's own repository: there is always the right to push it, nobody else can
-/// write to it, and whoever removes the repository removes its cache.
-const CACHE_TAG: &str = "buildcache";
+/// Where a service's registry cache lies: beside its image, so that the same login may write it.
+const CACHE_NAME: &str = "buildcache";
 /// The note that a further attempt begins with; its argument says whether the one before may have pushed.
 pub const RETRIED: &str = "retried";
 pub const PUSH_BEGAN: &str = "push_began";
@@ -96,7 +95,7 @@ pub fn start_spec(
             platform: None,
         },
         cache: CacheSpec {
-            reference: Some(snapshot.registry.reference(CACHE_TAG)),
+            reference: Some(cache_reference(&snapshot.registry)),
             no_cache: snapshot.settings.no_cache,
             mount_namespace: format!("{}-{}", row.service_id, snapshot.cache_generation),
         },
@@ -135,6 +134,17 @@ pub fn start_spec(
     }
 }
 
+/// BuildKit uploads image and cache at the same time. Within one repository both write the same layer's link, and the
+/// registry that most others are made of may read it half written when it checks the image's manifest: so the cache has
+/// a repository of its own. Docker Hub has no room for a third part, and would open a new repository to everybody: there
+/// the cache is a tag.
+fn cache_reference(registry: &RegistryConfig) -> String {
+    match registry.kind {
+        RegistryKind::DockerHub => registry.reference(CACHE_NAME),
+        RegistryKind::Harbor | RegistryKind::Private => format!("{}/{CACHE_NAME}:latest", registry.repository()),
+    }
+}
+
 /// As Git names it: a build is started with a branch's short name or a tag's full one.
 fn full_reference(branch: &str) -> String {
     if branch.starts_with("refs/") { branch.to_owned() } else { format!("refs/heads/{branch}") }
@@ -151,9 +161,7 @@ pub fn resolve(profile: Profile) -> Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiops_app::model::{
-        BuildId, BuildSettings, BuildStatus, ID_LETTERS, OrgId, RegistryConfig, RegistryKind, SecretId, ServiceId,
-    };
+    use kiops_app::model::{BuildId, BuildSettings, BuildStatus, ID_LETTERS, OrgId, SecretId, ServiceId};
     use kiops_events::EventKind;
 
     fn row(branch: &str, attempt: u32) -> BuildRow {
@@ -212,7 +220,9 @@ mod tests {
         let spec = &start.spec;
         assert_eq!(spec.image.references, ["r.example:5000/shop/orders:main-7-0d4f1c2"]);
         assert_eq!(spec.source.reference, "refs/heads/main");
-        assert_eq!(spec.cache.reference.as_deref(), Some("r.example:5000/shop/orders:buildcache"));
+        assert_eq!(spec.cache.reference.as_deref(), Some("r.example:5000/shop/orders/buildcache:latest"));
+        let hub = RegistryConfig { kind: RegistryKind::DockerHub, ..row("main", 1).snapshot.registry };
+        assert_eq!(cache_reference(&hub), "r.example:5000/shop/orders:buildcache");
         assert_eq!(spec.cache.mount_namespace, format!("{}-3", row("main", 1).service_id));
         assert!(spec.cache.no_cache && spec.image.plain_http);
         assert_eq!((spec.limits.time_limit_s, spec.limits.log_cap_bytes, spec.limits.hold_s), (3600, 99, 600));

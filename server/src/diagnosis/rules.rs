@@ -197,12 +197,8 @@ fn instruction(name: &str) -> &str {
 /// Several steps may carry an error: a missing cache is one in builds that succeed, and siblings of a failed step end
 /// early. The one that buildctl names at its end counts, else the last.
 pub fn step_that_counts(failure: &Failure) -> Option<&FailedStep> {
-    let harmless = |s: &&FailedStep| {
-        !s.name.starts_with("importing cache manifest")
-            && !s.name.starts_with("exporting cache to ")
-            && !s.error.ends_with("context canceled")
-    };
-    let candidates: Vec<&FailedStep> = failure.failed_steps.iter().filter(harmless).collect();
+    let counts = |s: &&FailedStep| !kiops_events::view::may_fail(&s.name) && !s.error.ends_with("context canceled");
+    let candidates: Vec<&FailedStep> = failure.failed_steps.iter().filter(counts).collect();
     let last_word = failure.trailing.iter().rev().find(|l| l.text.starts_with("error: "));
     let named = last_word.and_then(|word| {
         candidates

@@ -49,8 +49,8 @@ fn until_over(
             let text = serde_json::to_string(&message).unwrap_or_default();
             Some((Ok(Event::default().id(pos.to_string()).data(text)), (messages, over, ended)))
         }
-        // A stream that ended for another reason is asked for again.
-        None if over && !ended => Some((Ok(Event::default().event("end").data("")), (messages, over, true))),
+        // A stream that ended for another reason is asked for again. Browsers drop an event without data.
+        None if over && !ended => Some((Ok(Event::default().event("end").data("over")), (messages, over, true))),
         None => None,
     })
 }

@@ -1,8 +1,11 @@
-//! Which engine an address means, and opening it: migrations are applied, a newer schema is refused.
+//! Which engine an address means, and opening it: migrations are applied, a newer schema is refused. Also what both
+//! engines' errors mean.
 
 use super::{Result, SharedStore, StoreError, postgres, sqlite};
 use sqlx::SqlSafeStr;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqliteError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -116,6 +119,28 @@ pub(super) fn check_schema(migrator: &Migrator, found: Option<i64>) -> Result<()
     match found {
         Some(found) if found > known => Err(StoreError::NewerSchema { found, known }),
         _ => Ok(()),
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound,
+            sqlx::Error::Database(inner) if disk_is_full(&**inner) => Self::Full,
+            _ => Self::Other(error.into()),
+        }
+    }
+}
+
+fn disk_is_full(error: &dyn DatabaseError) -> bool {
+    const SQLITE_FULL: i32 = 13;
+    const PG_DISK_FULL: &str = "53100";
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        // The low byte of the extended code is the plain one.
+        code.parse::<i32>().is_ok_and(|code| code & 0xff == SQLITE_FULL)
+    } else {
+        code == PG_DISK_FULL
     }
 }
 

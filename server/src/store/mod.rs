@@ -324,7 +324,7 @@ pub trait Store: Send + Sync {
     /// Gives the number and appends the first note in one transaction.
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild>;
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow>;
-    /// Newest first, the page next to `before` or `after`. Up to `limit + 1` rows: the one too many says that there is
+    /// Newest first, the page next to `before` or `after` (with both: between them, next to `after`). Up to `limit + 1` rows: the one too many says that there is
     /// a further page in that direction, and stands at its end of the answer (last, or with `after` first).
     async fn history(
         &self,

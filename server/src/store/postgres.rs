@@ -5,7 +5,7 @@
 //! one order (installation, service, builds by id, progress), so no two transactions wait for one another.
 
 use super::connect::{check_schema, migrate_error, migrations};
-use super::{Priority, Result, StoreError};
+use super::{Priority, Result};
 use anyhow::anyhow;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, Pool, Postgres, Transaction};
@@ -40,6 +40,7 @@ macro_rules! builds_by {
     };
 }
 
+#[allow(clippy::duplicate_mod, reason = "compiled for each engine")]
 #[path = "queries.rs"]
 mod queries;
 
@@ -68,7 +69,7 @@ impl Write<'_> {
     }
 
     async fn commit(self) -> Result<()> {
-        self.transaction.commit().await.map_err(failed)
+        Ok(self.transaction.commit().await?)
     }
 }
 
@@ -86,7 +87,7 @@ impl Engine {
         })?;
         refuse_old_server(&mut connection).await?;
         refuse_newer_schema(&mut connection).await?;
-        connection.close().await.map_err(failed)?;
+        connection.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .min_connections(1)
@@ -101,8 +102,7 @@ impl Engine {
                 })
             })
             .connect_with(options)
-            .await
-            .map_err(failed)?;
+            .await?;
         migrations!("postgres").run(&pool).await.map_err(migrate_error)?;
         Ok(Self { readers: pool, logs: tokio::sync::Semaphore::new(CONNECTIONS_FOR_LOGS) })
     }
@@ -112,7 +112,7 @@ impl Engine {
             Priority::People => None,
             Priority::Logs => Some(self.logs.acquire().await.map_err(anyhow::Error::from)?),
         };
-        let transaction = self.readers.begin().await.map_err(failed)?;
+        let transaction = self.readers.begin().await?;
         Ok(Write { transaction, _permit: permit })
     }
 
@@ -124,8 +124,7 @@ impl Engine {
 async fn refuse_old_server(connection: &mut PgConnection) -> Result<()> {
     let version: i64 = sqlx::query_scalar("SELECT CAST(current_setting('server_version_num') AS BIGINT) / 10000")
         .fetch_one(connection)
-        .await
-        .map_err(failed)?;
+        .await?;
     if version < LEAST_VERSION {
         return Err(anyhow!("PostgreSQL {LEAST_VERSION} or newer is needed, this is {version}").into());
     }
@@ -134,23 +133,12 @@ async fn refuse_old_server(connection: &mut PgConnection) -> Result<()> {
 
 /// Looks into a database before anything is written to it.
 async fn refuse_newer_schema(connection: &mut PgConnection) -> Result<()> {
-    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
+    let known: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
     let found = if known {
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(connection).await.map_err(failed)?
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(connection).await?
     } else {
         None
     };
     check_schema(&migrations!("postgres"), found)
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    const DISK_FULL: &str = "53100";
-    match &error {
-        sqlx::Error::RowNotFound => StoreError::NotFound,
-        sqlx::Error::Database(inner) if inner.code().as_deref() == Some(DISK_FULL) => StoreError::Full,
-        _ => StoreError::Other(error.into()),
-    }
 }

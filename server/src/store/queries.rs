@@ -3,15 +3,22 @@
 //!
 //! Statements that write run within [`Engine::write`]; everything that a transaction decides on is read inside it.
 
-use super::super::log;
-use super::super::*;
-use super::{Db, Engine, failed};
+use super::{Db, Engine};
+use crate::store::log;
+use crate::store::*;
 use kiops_app::model::{ID_LETTERS, StatusFilter};
-use kiops_events::EventKind;
 use kiops_events::chain::Chain;
-use kiops_events::rows::row_count;
-use sqlx::{Database, QueryBuilder, Row as _};
-use std::collections::BTreeMap;
+use sqlx::{Database, QueryBuilder};
+
+#[allow(clippy::duplicate_mod, reason = "compiled for each engine")]
+#[path = "queries/pieces.rs"]
+mod pieces;
+#[allow(clippy::duplicate_mod, reason = "compiled for each engine")]
+#[path = "queries/rows.rs"]
+mod rows;
+
+use pieces::*;
+use rows::*;
 
 type Conn = <Db as Database>::Connection;
 type Row = <Db as Database>::Row;
@@ -63,7 +70,7 @@ const MAX_READ_PIECES: i64 = 512;
 #[async_trait]
 impl Store for Engine {
     async fn installation(&self) -> Result<Installation> {
-        if let Some(known) = installation(&mut *self.readers.acquire().await.map_err(failed)?).await? {
+        if let Some(known) = installation(&mut *self.readers.acquire().await?).await? {
             return Ok(known);
         }
         let mut tx = self.write(Priority::People).await?;
@@ -74,15 +81,13 @@ impl Store for Engine {
         ))
         .bind(hex::encode(&random()?[..10]))
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         if new.rows_affected() == 1 {
             let org = OrgId::from_random(random()?);
             sqlx::query(concat!("INSERT INTO orgs (id, name, created_at) VALUES ($1, 'default', ", now!(), ")"))
                 .bind(org.as_str())
                 .execute(tx.conn())
-                .await
-                .map_err(failed)?;
+                .await?;
             sqlx::query(concat!(
                 "INSERT INTO users (id, org_id, name, role, created_at) VALUES ($1, $2, 'admin', 'administrator', ",
                 now!(),
@@ -91,8 +96,7 @@ impl Store for Engine {
             .bind(UserId::from_random(random()?).as_str())
             .bind(org.as_str())
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         }
         let made = installation(tx.conn()).await?.ok_or(StoreError::NotFound)?;
         tx.commit().await?;
@@ -104,26 +108,20 @@ impl Store for Engine {
         sqlx::query("UPDATE installation SET key_check = $1 WHERE key_check IS NULL")
             .bind(sealed)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         tx.commit().await
     }
 
     async fn set_queue_paused(&self, paused: bool) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query("UPDATE installation SET queue_paused = $1")
-            .bind(i64::from(paused))
-            .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+        sqlx::query("UPDATE installation SET queue_paused = $1").bind(i64::from(paused)).execute(tx.conn()).await?;
         tx.commit().await
     }
 
     async fn administrator(&self) -> Result<UserRow> {
         let row = sqlx::query(select_users!("WHERE u.role = 'administrator' ORDER BY u.created_at, u.id LIMIT 1"))
             .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         user_row(&row)
     }
 
@@ -131,11 +129,7 @@ impl Store for Engine {
         if cannot_be_stored(name) {
             return Ok(None);
         }
-        let row = sqlx::query(select_users!("WHERE u.name = $1"))
-            .bind(name)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(failed)?;
+        let row = sqlx::query(select_users!("WHERE u.name = $1")).bind(name).fetch_optional(&self.readers).await?;
         row.as_ref().map(user_row).transpose()
     }
 
@@ -145,8 +139,7 @@ impl Store for Engine {
             .bind(user.as_str())
             .bind(hash)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         one(done.rows_affected())?;
         tx.commit().await
     }
@@ -161,8 +154,7 @@ impl Store for Engine {
         .bind(token_hash)
         .bind(expires_at)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await
     }
 
@@ -173,8 +165,7 @@ impl Store for Engine {
         ))
         .bind(token_hash)
         .fetch_optional(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         row.as_ref().map(user_row).transpose()
     }
 
@@ -187,17 +178,15 @@ impl Store for Engine {
         ))
         .bind(token_hash)
         .fetch_optional(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let Some(user) = user else { return Ok(false) };
         sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
             .bind(&user)
             .bind(password_hash)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         // Whoever held the account before does not hold it any longer.
-        sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(&user).execute(tx.conn()).await.map_err(failed)?;
+        sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(&user).execute(tx.conn()).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -213,8 +202,7 @@ impl Store for Engine {
         .bind(user.as_str())
         .bind(expires_at)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await
     }
 
@@ -225,27 +213,19 @@ impl Store for Engine {
         ))
         .bind(token_hash)
         .fetch_optional(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         row.as_ref().map(user_row).transpose()
     }
 
     async fn drop_session(&self, token_hash: &str) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
-            .bind(token_hash)
-            .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+        sqlx::query("DELETE FROM sessions WHERE token_hash = $1").bind(token_hash).execute(tx.conn()).await?;
         tx.commit().await
     }
 
     async fn drop_expired_sessions(&self) -> Result<u64> {
         let mut tx = self.write(Priority::Logs).await?;
-        let done = sqlx::query(concat!("DELETE FROM sessions WHERE expires_at <= ", now!()))
-            .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+        let done = sqlx::query(concat!("DELETE FROM sessions WHERE expires_at <= ", now!())).execute(tx.conn()).await?;
         tx.commit().await?;
         Ok(done.rows_affected())
     }
@@ -263,8 +243,7 @@ impl Store for Engine {
         .bind(entry.subject)
         .bind(entry.detail.to_string())
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await
     }
 
@@ -281,8 +260,7 @@ impl Store for Engine {
         .bind(&secret.key_id)
         .bind(&secret.sealed)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await
     }
 
@@ -290,8 +268,7 @@ impl Store for Engine {
         let row = sqlx::query("SELECT id, org_id, created_by, key_id, sealed FROM secrets WHERE id = $1")
             .bind(id.as_str())
             .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         Ok(SecretRow {
             id: id_of(&row, "id")?,
             org_id: id_of(&row, "org_id")?,
@@ -333,8 +310,7 @@ impl Store for Engine {
             .bind(id.as_str())
             .bind(org.as_str())
             .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         service_row(&row)
     }
 
@@ -346,17 +322,13 @@ impl Store for Engine {
             .bind(org.as_str())
             .bind(name)
             .fetch_optional(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         row.as_ref().map(service_row).transpose()
     }
 
     async fn services(&self, org: &OrgId) -> Result<Vec<ServiceRow>> {
-        let rows = sqlx::query(select_services!("WHERE org_id = $1"))
-            .bind(org.as_str())
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed)?;
+        let rows =
+            sqlx::query(select_services!("WHERE org_id = $1")).bind(org.as_str()).fetch_all(&self.readers).await?;
         let mut services = rows.iter().map(service_row).collect::<Result<Vec<_>>>()?;
         // Here and not in SQL: the two engines do not order names alike.
         services.sort_by_cached_key(|s| (s.name.to_lowercase(), s.name.clone()));
@@ -378,8 +350,7 @@ impl Store for Engine {
         .bind(id.as_str())
         .bind(org.as_str())
         .fetch_one(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         if expected_version.is_some_and(|expected| expected != version) {
             return Err(StoreError::Conflict);
         }
@@ -389,8 +360,7 @@ impl Store for Engine {
             .bind(json(&saved)?)
             .bind(saved.version)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         tx.commit().await?;
         Ok(saved)
     }
@@ -437,8 +407,7 @@ impl Store for Engine {
         .bind(default_branch)
         .bind(secret.map(SecretId::as_str))
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         one(done.rows_affected())?;
         tx.commit().await
     }
@@ -450,8 +419,7 @@ impl Store for Engine {
         )
         .bind(id.as_str())
         .fetch_one(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await?;
         Ok(generation)
     }
@@ -467,16 +435,14 @@ impl Store for Engine {
         .bind(build.service_id.as_str())
         .bind(build.org_id.as_str())
         .fetch_one(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let (number, now): (i64, i64) = (get(&row, "build_count")?, get(&row, "now")?);
         if let Some(key) = &build.request_key {
             let first = sqlx::query("SELECT id, number FROM builds WHERE service_id = $1 AND request_key = $2")
                 .bind(build.service_id.as_str())
                 .bind(key)
                 .fetch_optional(tx.conn())
-                .await
-                .map_err(failed)?;
+                .await?;
             // Without a commit the number is not used up.
             if let Some(row) = first {
                 return Ok(QueuedBuild { id: id_of(&row, "id")?, number: get(&row, "number")?, created: false });
@@ -497,8 +463,7 @@ impl Store for Engine {
         .bind(now)
         .bind(json(&build.snapshot)?)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         sqlx::query(
             "INSERT INTO build_progress (build_id, pos, attempt, seq, chain_count, chain_hash, row_count, open_pieces, \
              open_bytes, view) VALUES ($1, 0, 1, 0, 0, $2, 0, 0, 0, $3)",
@@ -507,8 +472,7 @@ impl Store for Engine {
         .bind(Chain::default().hex())
         .bind(json(&BuildView::default())?)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         append_note(tx.conn(), &build.id, now, "queued").await?;
         tx.commit().await?;
         Ok(QueuedBuild { id: build.id.clone(), number, created: true })
@@ -519,8 +483,7 @@ impl Store for Engine {
             .bind(id.as_str())
             .bind(org.as_str())
             .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         build_row(&row)
     }
 
@@ -560,13 +523,13 @@ impl Store for Engine {
             sql.push(" AND b.number < ").push_bind(before);
         }
         // On the way back the page next to `after` is wanted, not the newest one.
-        let forward = query.after.is_some() && query.before.is_none();
+        let forward = query.after.is_some();
         if let Some(after) = query.after {
             sql.push(" AND b.number > ").push_bind(after);
         }
         sql.push(if forward { " ORDER BY b.number ASC LIMIT " } else { " ORDER BY b.number DESC LIMIT " });
         sql.push_bind(i64::from(limit) + 1);
-        let rows = sql.build().fetch_all(&self.readers).await.map_err(failed)?;
+        let rows = sql.build().fetch_all(&self.readers).await?;
         let mut builds = rows.iter().map(build_row).collect::<Result<Vec<_>>>()?;
         if forward {
             builds.reverse();
@@ -580,7 +543,7 @@ impl Store for Engine {
         } else {
             select_builds!("WHERE b.service_id = $1 ORDER BY b.number DESC LIMIT 1")
         };
-        let row = sqlx::query(statement).bind(service.as_str()).fetch_optional(&self.readers).await.map_err(failed)?;
+        let row = sqlx::query(statement).bind(service.as_str()).fetch_optional(&self.readers).await?;
         row.as_ref().map(build_row).transpose()
     }
 
@@ -590,8 +553,7 @@ impl Store for Engine {
         ))
         .bind(org.as_str())
         .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         rows.iter().map(build_row).collect()
     }
 
@@ -602,8 +564,7 @@ impl Store for Engine {
         )
         .bind(service.as_str())
         .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         Ok(median(durations))
     }
 
@@ -621,8 +582,7 @@ impl Store for Engine {
         ))
         .bind(id.as_str())
         .fetch_optional(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         let Some(row) = row else { return Ok(None) };
         let (position, running): (i64, i64) = (get(&row, "position")?, get(&row, "running")?);
         Ok(Some(QueuePlace { position: position as u32, service_busy: running > 0 }))
@@ -639,8 +599,7 @@ impl Store for Engine {
             ") AS running FROM installation"
         ))
         .fetch_one(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         let count = |name| get::<i64>(&row, name);
         Ok(QueueState {
             paused: count("queue_paused")? != 0,
@@ -660,8 +619,7 @@ impl Store for Engine {
         .bind(id.as_str())
         .bind(org.as_str())
         .fetch_one(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let (status, now) = (status_of(&row)?, get::<i64>(&row, "now")?);
         if status.is_final() {
             return Ok(CancelOutcome::Final);
@@ -675,8 +633,7 @@ impl Store for Engine {
             .bind(id.as_str())
             .bind(now)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
             append_note(tx.conn(), id, now, "cancelled").await?;
             tx.commit().await?;
             return Ok(CancelOutcome::WasQueued);
@@ -685,8 +642,7 @@ impl Store for Engine {
             .bind(id.as_str())
             .bind(now)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         tx.commit().await?;
         Ok(CancelOutcome::Requested)
     }
@@ -699,8 +655,7 @@ impl Store for Engine {
             "WHERE q.status = 'queued' LIMIT 1) AS waiting"
         ))
         .fetch_one(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         if waiting == 0 {
             return Ok(None);
         }
@@ -708,8 +663,7 @@ impl Store for Engine {
         // One claim at a time, so that two cannot both count themselves below the limit.
         let paused: i64 = sqlx::query_scalar(concat!("SELECT queue_paused FROM installation", for_update!()))
             .fetch_one(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         if paused != 0 {
             return Ok(None);
         }
@@ -720,8 +674,7 @@ impl Store for Engine {
             running!()
         ))
         .fetch_one(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         if running >= i64::from(limit) {
             return Ok(None);
         }
@@ -737,8 +690,7 @@ impl Store for Engine {
             for_update_skip_locked!()
         ))
         .fetch_optional(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let Some(id) = next else { return Ok(None) };
         sqlx::query(concat!(
             "UPDATE builds SET status = 'starting', started_at = ",
@@ -751,8 +703,7 @@ impl Store for Engine {
         .bind(owner)
         .bind(lease_ms)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let claimed = build_by_id(tx.conn(), &id).await?;
         tx.commit().await?;
         Ok(Some(claimed))
@@ -773,8 +724,7 @@ impl Store for Engine {
         .bind(owner)
         .bind(i64::from(adopt == Adopt::ExpiredAndOwn))
         .fetch_all(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         let mut adopted = Vec::with_capacity(orphans.len());
         for id in &orphans {
             sqlx::query(concat!(
@@ -786,8 +736,7 @@ impl Store for Engine {
             .bind(owner)
             .bind(lease_ms)
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
             adopted.push(build_by_id(tx.conn(), id).await?);
         }
         if !adopted.is_empty() {
@@ -803,7 +752,7 @@ impl Store for Engine {
             running!(),
             " ORDER BY b.queued_at, b.id"
         );
-        let held = sqlx::query(HELD).bind(owner).fetch_all(&self.readers).await.map_err(failed)?;
+        let held = sqlx::query(HELD).bind(owner).fetch_all(&self.readers).await?;
         if held.is_empty() {
             return Ok(Vec::new());
         }
@@ -822,9 +771,8 @@ impl Store for Engine {
         .bind(owner)
         .bind(lease_ms)
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
-        let held = sqlx::query(HELD).bind(owner).fetch_all(tx.conn()).await.map_err(failed)?;
+        .await?;
+        let held = sqlx::query(HELD).bind(owner).fetch_all(tx.conn()).await?;
         tx.commit().await?;
         held.iter().map(build_row).collect()
     }
@@ -858,8 +806,7 @@ impl Store for Engine {
                 .bind(id.as_str())
                 .bind(status.as_str())
                 .execute(tx.conn())
-                .await
-                .map_err(failed)?;
+                .await?;
         }
         tx.commit().await?;
         if grown.open_bytes >= log::SEALED_BYTES as i64 || grown.open_pieces >= log::MAX_OPEN_PIECES {
@@ -874,8 +821,7 @@ impl Store for Engine {
         sqlx::query("UPDATE builds SET status = 'starting', attempt = attempt + 1 WHERE id = $1")
             .bind(id.as_str())
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         let build = build_by_id(tx.conn(), id.as_str()).await?;
         // Another spool, from its first event.
         sqlx::query(
@@ -885,8 +831,7 @@ impl Store for Engine {
         .bind(i64::from(build.attempt))
         .bind(Chain::default().hex())
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await?;
         Ok(build)
     }
@@ -916,8 +861,7 @@ impl Store for Engine {
         .bind(finish.diagnosis.as_ref().map(json).transpose()?)
         .bind(finish.log_verified.map(i64::from))
         .execute(tx.conn())
-        .await
-        .map_err(failed)?;
+        .await?;
         tx.commit().await?;
         self.seal_or_warn(id).await;
         Ok(true)
@@ -930,8 +874,7 @@ impl Store for Engine {
             "WHERE u.released = 0 AND u.finished_at IS NOT NULL ORDER BY u.id"
         ))
         .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         rows.iter().map(|row| Ok((id_of(row, "id")?, get::<i64>(row, "attempt")? as u32))).collect()
     }
 
@@ -940,8 +883,7 @@ impl Store for Engine {
         sqlx::query("UPDATE builds SET released = 1 WHERE id = $1 AND finished_at IS NOT NULL")
             .bind(id.as_str())
             .execute(tx.conn())
-            .await
-            .map_err(failed)?;
+            .await?;
         tx.commit().await?;
         // A server that died between finish and seal left the log's end in open pieces.
         self.seal_or_warn(id).await;
@@ -952,8 +894,7 @@ impl Store for Engine {
         let open: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM builds WHERE id = $1 AND finished_at IS NULL")
             .bind(id.as_str())
             .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+            .await?;
         Ok(open != 0)
     }
 
@@ -964,8 +905,7 @@ impl Store for Engine {
         )
         .bind(id.as_str())
         .fetch_one(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         let place = Place::from_row(&row)?;
         Ok(Progress {
             pos: place.pos,
@@ -996,8 +936,7 @@ impl Store for Engine {
         .bind(MAX_READ_PIECES)
         .bind(MAX_READ_BYTES)
         .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         rows.iter().map(log_piece).collect()
     }
 
@@ -1017,8 +956,7 @@ impl Store for Engine {
         .bind(MAX_READ_PIECES)
         .bind(int(max_bytes.max(1)))
         .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .await?;
         rows.iter().map(log_piece).collect()
     }
 
@@ -1027,242 +965,12 @@ impl Store for Engine {
     }
 }
 
-impl Engine {
-    /// Sealing makes the log small and quick to read; where it fails, the log is whole all the same and the next append
-    /// or the release tries again.
-    async fn seal_or_warn(&self, id: &BuildId) {
-        if let Err(error) = self.seal(id).await {
-            tracing::warn!(build = %id, %error, "a log's open pieces were not sealed");
-        }
-    }
-
-    /// Puts the open pieces of a log together into compressed ones. Changes nothing that a reader sees, so it needs no
-    /// lease; whoever comes second finds the pieces gone and leaves it at that.
-    async fn seal(&self, id: &BuildId) -> Result<()> {
-        let rows = sqlx::query(
-            "SELECT first_pos, last_pos, first_row, payload_bytes, body FROM log_pieces \
-             WHERE build_id = $1 AND sealed = 0 ORDER BY first_pos",
-        )
-        .bind(id.as_str())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        let mut runs: Vec<OpenRun> = Vec::new();
-        for row in &rows {
-            let (first_pos, last_pos): (i64, i64) = (get(row, "first_pos")?, get(row, "last_pos")?);
-            let entries = log::unpack(&get::<Vec<u8>>(row, "body")?).map_err(anyhow::Error::from)?;
-            let bytes: i64 = get(row, "payload_bytes")?;
-            match runs.last_mut() {
-                // Big batches are sealed when they arrive, so open pieces need not lie side by side.
-                Some(run) if run.last_pos + 1 == first_pos => {
-                    run.last_pos = last_pos;
-                    run.pieces += 1;
-                    run.bytes += bytes;
-                    run.entries.extend(entries);
-                }
-                _ => runs.push(OpenRun {
-                    first_pos,
-                    last_pos,
-                    first_row: get(row, "first_row")?,
-                    pieces: 1,
-                    bytes,
-                    entries,
-                }),
-            }
-        }
-        drop(rows);
-        for run in runs {
-            let pieces = log::pack(&run.entries, true).map_err(anyhow::Error::from)?;
-            let mut tx = self.write(Priority::Logs).await?;
-            // First the progress, as in an append: two transactions that lock in one order never wait for one another.
-            sqlx::query(
-                "UPDATE build_progress SET open_pieces = open_pieces - $2, open_bytes = open_bytes - $3 \
-                 WHERE build_id = $1",
-            )
-            .bind(id.as_str())
-            .bind(run.pieces)
-            .bind(run.bytes)
-            .execute(tx.conn())
-            .await
-            .map_err(failed)?;
-            let gone = sqlx::query(
-                "DELETE FROM log_pieces WHERE build_id = $1 AND sealed = 0 AND first_pos >= $2 AND last_pos <= $3",
-            )
-            .bind(id.as_str())
-            .bind(run.first_pos)
-            .bind(run.last_pos)
-            .execute(tx.conn())
-            .await
-            .map_err(failed)?;
-            if gone.rows_affected() != run.pieces as u64 {
-                continue;
-            }
-            let mut size = LogSize { rows: run.first_row, open_pieces: 0, open_bytes: 0 };
-            for piece in pieces {
-                insert_piece(tx.conn(), id, &mut size, piece).await?;
-            }
-            tx.commit().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Open pieces that lie side by side.
-struct OpenRun {
-    first_pos: i64,
-    last_pos: i64,
-    first_row: i64,
-    pieces: i64,
-    bytes: i64,
-    entries: Vec<LogEntry>,
-}
-
-/// A log's place in its spool.
-#[derive(PartialEq)]
-struct Place {
-    pos: u64,
-    attempt: u32,
-    seq: u64,
-    chain_count: u64,
-    chain_hash: String,
-}
-
-impl Place {
-    fn of(progress: &Progress) -> Self {
-        Self {
-            pos: progress.pos,
-            attempt: progress.attempt,
-            seq: progress.seq,
-            chain_count: progress.chain_count,
-            chain_hash: progress.chain_hash.clone(),
-        }
-    }
-
-    fn from_row(row: &Row) -> Result<Self> {
-        let number = |name| get::<i64>(row, name);
-        Ok(Self {
-            pos: number("pos")? as u64,
-            attempt: number("attempt")? as u32,
-            seq: number("seq")? as u64,
-            chain_count: number("chain_count")? as u64,
-            chain_hash: get(row, "chain_hash")?,
-        })
-    }
-}
-
-/// What a log holds so far.
-#[derive(Clone, Copy)]
-struct LogSize {
-    rows: i64,
-    open_pieces: i64,
-    open_bytes: i64,
-}
-
-struct Stored {
-    place: Place,
-    size: LogSize,
-}
-
-async fn stored_progress(conn: &mut Conn, id: &BuildId) -> Result<Stored> {
-    let row = sqlx::query(concat!(
-        "SELECT pos, attempt, seq, chain_count, chain_hash, row_count, open_pieces, open_bytes FROM build_progress \
-         WHERE build_id = $1",
-        for_update!()
-    ))
-    .bind(id.as_str())
-    .fetch_one(conn)
-    .await
-    .map_err(failed)?;
-    Ok(Stored {
-        place: Place::from_row(&row)?,
-        size: LogSize {
-            rows: get(&row, "row_count")?,
-            open_pieces: get(&row, "open_pieces")?,
-            open_bytes: get(&row, "open_bytes")?,
-        },
-    })
-}
-
-async fn write_progress(conn: &mut Conn, id: &BuildId, place: &Place, size: &LogSize, view: &str) -> Result<()> {
-    sqlx::query(
-        "UPDATE build_progress SET pos = $2, attempt = $3, seq = $4, chain_count = $5, chain_hash = $6, \
-         row_count = $7, open_pieces = $8, open_bytes = $9, view = $10 WHERE build_id = $1",
-    )
-    .bind(id.as_str())
-    .bind(int(place.pos))
-    .bind(i64::from(place.attempt))
-    .bind(int(place.seq))
-    .bind(int(place.chain_count))
-    .bind(&place.chain_hash)
-    .bind(size.rows)
-    .bind(size.open_pieces)
-    .bind(size.open_bytes)
-    .bind(view)
-    .execute(conn)
-    .await
-    .map_err(failed)?;
-    Ok(())
-}
-
-/// Adds a piece at the log's end and counts it in.
-async fn insert_piece(conn: &mut Conn, id: &BuildId, size: &mut LogSize, piece: log::Piece) -> Result<()> {
-    let rows = int(piece.row_count);
-    sqlx::query(
-        "INSERT INTO log_pieces (build_id, first_pos, last_pos, first_row, row_count, payload_bytes, sealed, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(id.as_str())
-    .bind(int(piece.first_pos))
-    .bind(int(piece.last_pos))
-    .bind(size.rows)
-    .bind(rows)
-    .bind(int(piece.payload_bytes))
-    .bind(i64::from(piece.sealed))
-    .bind(piece.body)
-    .execute(conn)
-    .await
-    .map_err(failed)?;
-    size.rows += rows;
-    if !piece.sealed {
-        size.open_pieces += 1;
-        size.open_bytes += int(piece.payload_bytes);
-    }
-    Ok(())
-}
-
-/// The server's own word on a build that nobody holds.
-async fn append_note(conn: &mut Conn, id: &BuildId, now: i64, code: &str) -> Result<()> {
-    let view = sqlx::query("SELECT view FROM build_progress WHERE build_id = $1")
-        .bind(id.as_str())
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(failed)?;
-    let mut view: BuildView = from_json(&view, "view")?;
-    let Stored { mut place, mut size } = stored_progress(conn, id).await?;
-    let note = EventKind::Note { code: code.to_owned(), args: BTreeMap::new() };
-    place.pos += 1;
-    view.apply(place.pos, place.attempt, 0, &note);
-    let entry = LogEntry {
-        pos: place.pos,
-        attempt: place.attempt,
-        seq: 0,
-        at_ms: now,
-        rows: row_count(&note),
-        payload: serde_json::to_vec(&note).map_err(anyhow::Error::from)?,
-    };
-    for piece in log::pack(&[entry], false).map_err(anyhow::Error::from)? {
-        insert_piece(conn, id, &mut size, piece).await?;
-    }
-    write_progress(conn, id, &place, &size, &json(&view)?).await
-}
-
 /// Locks the build for a writer that claimed it; its state. `Conflict` when the lease was lost or the build is over.
 async fn held(conn: &mut Conn, id: &BuildId, epoch: i64) -> Result<BuildStatus> {
     let row = sqlx::query(concat!("SELECT status, lease_epoch FROM builds WHERE id = $1", for_update!()))
         .bind(id.as_str())
         .fetch_one(conn)
-        .await
-        .map_err(failed)?;
+        .await?;
     let status = status_of(&row)?;
     if status.is_final() || status == BuildStatus::Queued || get::<i64>(&row, "lease_epoch")? != epoch {
         return Err(StoreError::Conflict);
@@ -1271,24 +979,17 @@ async fn held(conn: &mut Conn, id: &BuildId, epoch: i64) -> Result<BuildStatus> 
 }
 
 async fn is_final(conn: &mut Conn, id: &BuildId) -> Result<bool> {
-    let row = sqlx::query("SELECT status FROM builds WHERE id = $1")
-        .bind(id.as_str())
-        .fetch_one(conn)
-        .await
-        .map_err(failed)?;
+    let row = sqlx::query("SELECT status FROM builds WHERE id = $1").bind(id.as_str()).fetch_one(conn).await?;
     Ok(status_of(&row)?.is_final())
 }
 
 async fn build_by_id(conn: &mut Conn, id: &str) -> Result<BuildRow> {
-    let row = sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await.map_err(failed)?;
+    let row = sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await?;
     build_row(&row)
 }
 
 async fn installation(conn: &mut Conn) -> Result<Option<Installation>> {
-    let row = sqlx::query("SELECT id, queue_paused, key_check FROM installation")
-        .fetch_optional(conn)
-        .await
-        .map_err(failed)?;
+    let row = sqlx::query("SELECT id, queue_paused, key_check FROM installation").fetch_optional(conn).await?;
     row.map(|row| {
         Ok(Installation {
             id: get(&row, "id")?,
@@ -1297,102 +998,6 @@ async fn installation(conn: &mut Conn) -> Result<Option<Installation>> {
         })
     })
     .transpose()
-}
-
-fn user_row(row: &Row) -> Result<UserRow> {
-    Ok(UserRow {
-        id: id_of(row, "id")?,
-        org_id: id_of(row, "org_id")?,
-        name: get(row, "name")?,
-        password_hash: get(row, "password_hash")?,
-    })
-}
-
-fn service_row(row: &Row) -> Result<ServiceRow> {
-    Ok(ServiceRow {
-        id: id_of(row, "id")?,
-        org_id: id_of(row, "org_id")?,
-        name: get(row, "name")?,
-        git_url: get(row, "git_url")?,
-        default_branch: get(row, "default_branch")?,
-        git_secret: maybe_id_of(row, "git_secret")?,
-        registry: from_json(row, "registry")?,
-        registry_secret: maybe_id_of(row, "registry_secret")?,
-        settings: BuildSettings { version: get(row, "settings_version")?, ..from_json(row, "settings")? },
-        cache_generation: get(row, "cache_generation")?,
-        build_count: get(row, "build_count")?,
-        created_at: get(row, "created_at")?,
-    })
-}
-
-fn build_row(row: &Row) -> Result<BuildRow> {
-    Ok(BuildRow {
-        id: id_of(row, "id")?,
-        org_id: id_of(row, "org_id")?,
-        service_id: id_of(row, "service_id")?,
-        number: get(row, "number")?,
-        branch: get(row, "branch")?,
-        commit: get(row, "commit_hash")?,
-        status: status_of(row)?,
-        attempt: get::<i64>(row, "attempt")? as u32,
-        queued_at: get(row, "queued_at")?,
-        started_at: get(row, "started_at")?,
-        finished_at: get(row, "finished_at")?,
-        cancel_requested_at: get(row, "cancel_requested_at")?,
-        lease_epoch: get(row, "lease_epoch")?,
-        image_tag: get(row, "image_tag")?,
-        digest: get(row, "digest")?,
-        image_size_bytes: get(row, "image_size_bytes")?,
-        created_by_name: get(row, "created_by_name")?,
-        failure_code: get(row, "failure_code")?,
-        diagnosis: get::<Option<String>>(row, "diagnosis")?
-            .map(|text| serde_json::from_str(&text).map_err(anyhow::Error::from))
-            .transpose()?,
-        log_verified: get::<Option<i64>>(row, "log_verified")?.map(|n| n != 0),
-        snapshot: from_json(row, "snapshot")?,
-    })
-}
-
-fn log_piece(row: &Row) -> Result<LogPiece> {
-    let body: Vec<u8> = get(row, "body")?;
-    Ok(LogPiece {
-        first_row: get::<i64>(row, "first_row")? as u64,
-        entries: log::unpack(&body).map_err(anyhow::Error::from)?,
-    })
-}
-
-fn get<'r, T>(row: &'r Row, name: &str) -> Result<T>
-where
-    T: sqlx::Decode<'r, Db> + sqlx::Type<Db>,
-{
-    row.try_get(name).map_err(failed)
-}
-
-fn id_of<T>(row: &Row, name: &str) -> Result<T>
-where
-    T: std::str::FromStr<Err = kiops_app::model::BadId>,
-{
-    Ok(get::<String>(row, name)?.parse().map_err(anyhow::Error::from)?)
-}
-
-fn maybe_id_of<T>(row: &Row, name: &str) -> Result<Option<T>>
-where
-    T: std::str::FromStr<Err = kiops_app::model::BadId>,
-{
-    Ok(get::<Option<String>>(row, name)?.map(|text| text.parse().map_err(anyhow::Error::from)).transpose()?)
-}
-
-fn status_of(row: &Row) -> Result<BuildStatus> {
-    let text: String = get(row, "status")?;
-    BuildStatus::parse(&text).ok_or_else(|| anyhow::anyhow!("unknown build status {text:?}").into())
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    Ok(serde_json::to_string(value).map_err(anyhow::Error::from)?)
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &Row, name: &str) -> Result<T> {
-    Ok(serde_json::from_str(&get::<String>(row, name)?).map_err(anyhow::Error::from)?)
 }
 
 /// What is looked up by may be anybody's text; PostgreSQL takes no NUL, so no row holds one.
@@ -1415,7 +1020,7 @@ fn taken(error: sqlx::Error) -> StoreError {
         sqlx::Error::Database(inner) if inner.is_unique_violation() => {
             StoreError::Taken(if inner.message().contains("image_repository") { "image" } else { "name" })
         }
-        _ => failed(error),
+        _ => error.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! What is here is only what SQLite does in its own way; the statements are in `queries`.
 
 use super::connect::{check_schema, migrate_error, migrations};
-use super::{Priority, Result, StoreError};
+use super::{Priority, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Pool, Sqlite, SqliteConnection, Transaction};
 use std::path::Path;
@@ -41,6 +41,7 @@ macro_rules! builds_by {
     };
 }
 
+#[allow(clippy::duplicate_mod, reason = "compiled for each engine")]
 #[path = "queries.rs"]
 mod queries;
 
@@ -70,7 +71,7 @@ impl Write {
     }
 
     async fn commit(self) -> Result<()> {
-        self.transaction.commit().await.map_err(failed)
+        Ok(self.transaction.commit().await?)
     }
 }
 
@@ -103,10 +104,7 @@ impl Engine {
             .acquire_timeout(WAIT);
 
         refuse_newer_schema(path, &options).await?;
-        let writer = writer
-            .connect_with(options.clone().create_if_missing(true).pragma("cache_size", "-4096"))
-            .await
-            .map_err(failed)?;
+        let writer = writer.connect_with(options.clone().create_if_missing(true).pragma("cache_size", "-4096")).await?;
         migrations!("sqlite").run(&writer).await.map_err(migrate_error)?;
         let readers = readers.connect_lazy_with(options.pragma("cache_size", "-1024").pragma("query_only", "true"));
         Ok(Self { readers, writer, logs: Arc::default() })
@@ -118,7 +116,7 @@ impl Engine {
             Priority::Logs => Some(Arc::clone(&self.logs).lock_owned().await),
         };
         // A transaction that began by reading could not wait for another writer: it would fail at once.
-        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Write { transaction, _turn: turn })
     }
 
@@ -138,21 +136,17 @@ async fn refuse_newer_schema(path: &Path, options: &SqliteConnectOptions) -> Res
     if !tokio::fs::try_exists(path).await.map_err(anyhow::Error::from)? {
         return Ok(());
     }
-    let mut connection = options.connect().await.map_err(failed)?;
+    let mut connection = options.connect().await?;
     let known: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'")
             .fetch_one(&mut connection)
-            .await
-            .map_err(failed)?;
+            .await?;
     let found = if known == 0 {
         None
     } else {
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(failed)?
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&mut connection).await?
     };
-    connection.close().await.map_err(failed)?;
+    connection.close().await?;
     check_schema(&migrations!("sqlite"), found)
 }
 
@@ -162,18 +156,6 @@ async fn still_usable(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     // Rollbacks are carried out in turn: after the ping the count is final.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    const SQLITE_FULL: i32 = 13;
-    match &error {
-        sqlx::Error::RowNotFound => StoreError::NotFound,
-        sqlx::Error::Database(inner) => {
-            let code = inner.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
-            if code & 0xff == SQLITE_FULL { StoreError::Full } else { StoreError::Other(error.into()) }
-        }
-        _ => StoreError::Other(error.into()),
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub struct LocalConfig {
     pub insecure_registries: Vec<String>,
 }
 
+/// An attempt's gate.
+type Gate = Arc<tokio::sync::Mutex<()>>;
+
 pub struct LocalRunner {
     config: LocalConfig,
     attempts: PathBuf,
@@ -59,7 +62,7 @@ pub struct LocalRunner {
     sockets: Option<PathBuf>,
     buildkit: OnceCell<BuildkitSpec>,
     /// One start, relay or release of an attempt at a time.
-    gates: Mutex<HashMap<(BuildId, u32), Arc<tokio::sync::Mutex<()>>>>,
+    gates: Mutex<HashMap<(BuildId, u32), Gate>>,
     _lock: File,
 }
 

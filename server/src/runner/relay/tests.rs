@@ -110,7 +110,8 @@ async fn a_relay_that_does_not_know_the_key_learns_nothing() {
 
 #[tokio::test]
 async fn refusals_and_newer_versions_are_told_apart() {
-    let answers: [(Frame, fn(&RelayError) -> bool); 3] = [
+    type Holds = fn(&RelayError) -> bool;
+    let answers: [(Frame, Holds); 3] = [
         (Frame::Refused("another build".into()), |e| matches!(e, RelayError::Refused(why) if why == "another build")),
         (
             Frame::Proof(Proof { version: VERSION + 1, nonce: "n".into(), mac: String::new() }),

@@ -1,6 +1,7 @@
-//! How quick the store is, printed and not judged: `cargo test --release -p kiops-server --test store_speed -- --ignored
-//! --nocapture --test-threads 1`. PostgreSQL runs without fsync here, as the rig starts it.
+//! How quick the store is, printed and not judged: `cargo bench -p kiops-server --bench store_speed -- --nocapture
+//! --test-threads 1`. PostgreSQL runs without fsync here, as the rig starts it.
 
+#[path = "../tests/store_rig/mod.rs"]
 mod store_rig;
 
 use kiops_app::model::*;
@@ -17,14 +18,12 @@ macro_rules! measurements {
     ($($name:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
-            #[ignore = "a measurement"]
             async fn $name() {
                 super::$name("sqlite", super::Place::sqlite()).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
-            #[ignore = "a measurement"]
             async fn $name() {
                 super::$name("postgres", super::Place::postgres().await).await;
             })+
