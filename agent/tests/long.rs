@@ -67,8 +67,8 @@ async fn beyond_the_cap_a_log_is_left_out_and_that_is_said() {
     assert_eq!(story.note("log_capped").unwrap()["limit_bytes"], "100000");
     let left_out: u64 = story.note("log_left_out").unwrap()["bytes"].parse().unwrap();
     assert_eq!(story.result().left_out_bytes, left_out);
-    // The cap counts what the step printed; the `#N` and the seconds before each line come on top.
-    let printed: u64 = (1..=500_000u32).map(|n| n.to_string().len() as u64).sum();
+    // The cap counts what the step printed, line ends included; the `#N` before each line comes on top.
+    let printed: u64 = (1..=500_000u32).map(|n| n.to_string().len() as u64 + 1).sum();
     let kept = printed - left_out;
     assert!(kept < 200_000, "{kept}");
     let text = story.text();

@@ -61,21 +61,12 @@ async fn a_reader_that_comes_back_at_any_place_gets_every_event_once() {
 #[tokio::test]
 async fn several_readers_at_once_see_the_same() {
     let lab = lab().await;
-    let mut agent = lab.attempt_of("FROM alpine:3\nRUN for i in 1 2 3; do echo $i; sleep 0.1; done\n").await.start();
-    let mut other = agent.follow(0).await;
-    let others = tokio::spawn(async move {
-        let mut seen = Vec::new();
-        while let Some((event, payload)) = other.event().await {
-            let ended = matches!(event.kind, EventKind::Result(_));
-            seen.push(payload);
-            if ended {
-                break;
-            }
-        }
-        seen
-    });
-    let events = agent.follow_to_end(0).await;
-    assert!(others.await.unwrap().iter().eq(events.iter().map(|(_, payload)| payload)));
+    let agent = lab.attempt_of("FROM alpine:3\nRUN for i in 1 2 3; do echo $i; sleep 0.1; done\n").await.start();
+    let (mut first, mut second) = (agent.follow(0).await, agent.follow(0).await);
+    let (events, others) = tokio::join!(first.to_result(), second.to_result());
+    assert!(others.iter().map(|(_, payload)| payload).eq(events.iter().map(|(_, payload)| payload)));
+    // Only now: a released agent leaves, whoever else is still reading.
+    first.send(Frame::Release).await;
     agent.story(events).await;
 }
 

@@ -247,19 +247,8 @@ impl Agent {
     /// All events from `after` on, with their raw payloads. Asserts that they come in order, once each.
     pub async fn follow_to_end(&mut self, after: u64) -> Vec<(AgentEvent, Vec<u8>)> {
         let mut follow = self.follow(after).await;
-        let mut events = Vec::new();
-        loop {
-            let (event, payload) = match follow.event().await {
-                Some(event) => event,
-                None => panic!("the relay closed before the result: {}", self.log()),
-            };
-            assert_eq!(event.seq, after + events.len() as u64 + 1);
-            let ended = matches!(event.kind, EventKind::Result(_));
-            events.push((event, payload));
-            if ended {
-                break;
-            }
-        }
+        let events = follow.to_result().await;
+        assert!(events.iter().zip(after + 1..).all(|((event, _), seq)| event.seq == seq), "{}", self.log());
         follow.send(Frame::Ack(after + events.len() as u64)).await;
         follow.send(Frame::Release).await;
         events
@@ -370,6 +359,19 @@ impl Follow {
                 Frame::Event(payload) => return Some((serde_json::from_slice(&payload).unwrap(), payload)),
                 Frame::Beat => {}
                 other => panic!("not an event but {other:?}"),
+            }
+        }
+    }
+
+    /// All events up to the result, with their raw payloads.
+    pub async fn to_result(&mut self) -> Vec<(AgentEvent, Vec<u8>)> {
+        let mut events = Vec::new();
+        loop {
+            let (event, payload) = self.event().await.expect("the relay closed before the result");
+            let ended = matches!(event.kind, EventKind::Result(_));
+            events.push((event, payload));
+            if ended {
+                return events;
             }
         }
     }
