@@ -265,7 +265,7 @@ fn classify(text: &str) -> &'static str {
     const TABLE: &[(&str, &[&str])] = &[
         ("disk_full", &["no space left on device", "disk quota exceeded"]),
         (
-            "tls",
+            "git_tls",
             &[
                 "certificate verification failed",
                 "ssl certificate problem",
@@ -276,7 +276,7 @@ fn classify(text: &str) -> &'static str {
                 "tls connection was non-properly terminated",
             ],
         ),
-        ("dns", &["could not resolve host", "could not resolve hostname", "name or service not known"]),
+        ("git_dns", &["could not resolve host", "could not resolve hostname", "name or service not known"]),
         (
             "git_auth",
             &[
@@ -307,7 +307,7 @@ fn classify(text: &str) -> &'static str {
             ],
         ),
         (
-            "network",
+            "git_net",
             &[
                 "couldn't connect to server",
                 "connection refused",
@@ -401,13 +401,13 @@ mod tests {
             ("fatal: couldn't find remote ref refs/heads/gone", "git_ref"),
             ("fatal: remote error: upload-pack: not our ref 1234", "git_ref"),
             ("error: Server does not allow request for unadvertised object 1234", "git_ref"),
-            ("fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none", "tls"),
-            ("fatal: unable to access 'https://x/': Could not resolve host: x", "dns"),
+            ("fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none", "git_tls"),
+            ("fatal: unable to access 'https://x/': Could not resolve host: x", "git_dns"),
             (
                 "fatal: unable to access 'http://x/': Failed to connect to x port 1: Couldn't connect to server",
-                "network",
+                "git_net",
             ),
-            ("fatal: unable to access 'http://x/': The requested URL returned error: 502", "network"),
+            ("fatal: unable to access 'http://x/': The requested URL returned error: 502", "git_net"),
             ("fatal: write error: No space left on device", "disk_full"),
             ("fatal: something new", "git_failed"),
         ] {

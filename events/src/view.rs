@@ -279,6 +279,7 @@ impl BuildView {
         self.announced.clear();
         self.phase_lines.clear();
         self.usage.clear();
+        self.oom_kills = 0;
         self.first_error_row = None;
         self.result = None;
     }

@@ -162,7 +162,19 @@ async fn names_and_images_are_taken_once(place: Place) {
         (registry("baz"), "https://git.example/b", "trunk")
     );
     assert_eq!((read.build_count, read.cache_generation), (0, 1));
-    assert_eq!(store.raise_cache_generation(&second).await.unwrap(), 2);
+    // A No Cache build begins the next generation, and later ones stay in it; a repeated click does not begin another.
+    let generation = async |no_cache: bool, key: &str| {
+        let mut new = world.new_build(&second);
+        new.snapshot.settings.no_cache = no_cache;
+        new.request_key = Some(key.to_owned());
+        let id = store.queue_build(&new).await.unwrap().id;
+        store.build(org, &id).await.unwrap().snapshot.cache_generation
+    };
+    assert_eq!(generation(false, "a").await, 1);
+    assert_eq!(generation(true, "b").await, 2);
+    assert_eq!(generation(true, "b").await, 2);
+    assert_eq!(generation(false, "c").await, 2);
+    assert_eq!(store.service(org, &second).await.unwrap().cache_generation, 2);
 
     let names: Vec<_> = store.services(org).await.unwrap().into_iter().map(|s| s.name).collect();
     assert_eq!(names, ["bar", "Café", "no image 1", "no image 2"]);

@@ -105,6 +105,8 @@ struct Inner {
     wake: Notify,
     /// One entry a build that a task of this process follows.
     running: Mutex<HashMap<BuildId, watch::Sender<Control>>>,
+    /// Held by whoever releases finished builds: one at a time.
+    releasing: Arc<tokio::sync::Mutex<()>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     sync: SyncPoints,
@@ -145,6 +147,7 @@ impl Builds {
             wake: Notify::new(),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
+            releasing: Arc::default(),
             tasks: TaskTracker::new(),
             sync: SyncPoints::from_env(),
         };

@@ -46,8 +46,13 @@ impl Secrets {
 
 /// The tag of this attempt's image.
 pub fn tag(row: &BuildRow, view: &BuildView) -> String {
-    let pushed_before =
-        view.notes.iter().any(|n| n.code == RETRIED && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
+    // Of the note that began this very attempt: who was killed between that note and the attempt settles the one before.
+    let begins_this =
+        |n: &kiops_events::view::NoteView| n.args.get("attempt").is_some_and(|a| *a == row.attempt.to_string());
+    let pushed_before = view
+        .notes
+        .iter()
+        .any(|n| n.code == RETRIED && begins_this(n) && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
     image_tag(&row.branch, row.number, &row.commit, pushed_before.then_some(row.attempt))
 }
 

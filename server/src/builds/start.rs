@@ -39,7 +39,7 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
         branch,
         commit,
         request_key,
-        snapshot: snapshot(inner, &service).await?,
+        snapshot: snapshot(&service),
     };
     let queued = inner.store.queue_build(&new).await.map_err(|e| of_store("service", e))?;
     if queued.created {
@@ -56,21 +56,16 @@ async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<Strin
     inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
 }
 
-async fn snapshot(inner: &Inner, service: &ServiceRow) -> Result<BuildSnapshot> {
-    // Nothing of an earlier build may be reused, and later ones must not go back behind this one.
-    let cache_generation = match service.settings.no_cache {
-        true => inner.store.raise_cache_generation(&service.id).await.map_err(|e| of_store("service", e))?,
-        false => service.cache_generation,
-    };
-    Ok(BuildSnapshot {
+fn snapshot(service: &ServiceRow) -> BuildSnapshot {
+    BuildSnapshot {
         git_url: service.git_url.clone(),
         git_secret: service.git_secret.clone(),
         registry: service.registry.clone(),
         registry_secret: service.registry_secret.clone(),
         settings: service.settings.clone(),
-        cache_generation,
+        cache_generation: service.cache_generation,
         resolved_profile: spec::resolve(service.settings.profile),
-    })
+    }
 }
 
 pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Result<()> {

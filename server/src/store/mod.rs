@@ -113,6 +113,7 @@ pub struct BuildSnapshot {
     pub registry: RegistryConfig,
     pub registry_secret: Option<SecretId>,
     pub settings: BuildSettings,
+    /// Given by the store when the build is queued.
     pub cache_generation: i64,
     pub resolved_profile: Profile,
 }
@@ -318,7 +319,6 @@ pub trait Store: Send + Sync {
         default_branch: &str,
         secret: Option<&SecretId>,
     ) -> Result<()>;
-    async fn raise_cache_generation(&self, id: &ServiceId) -> Result<i64>;
 
     // Builds as people see them.
     /// Gives the number and appends the first note in one transaction.

@@ -412,38 +412,30 @@ impl Store for Engine {
         tx.commit().await
     }
 
-    async fn raise_cache_generation(&self, id: &ServiceId) -> Result<i64> {
-        let mut tx = self.write(Priority::People).await?;
-        let generation = sqlx::query_scalar(
-            "UPDATE services SET cache_generation = cache_generation + 1 WHERE id = $1 RETURNING cache_generation",
-        )
-        .bind(id.as_str())
-        .fetch_one(tx.conn())
-        .await?;
-        tx.commit().await?;
-        Ok(generation)
-    }
-
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild> {
         let mut tx = self.write(Priority::People).await?;
         // Counting first locks the service: two clicks of the same key cannot both find nothing.
         let row = sqlx::query(concat!(
-            "UPDATE services SET build_count = build_count + 1 WHERE id = $1 AND org_id = $2 RETURNING build_count, ",
+            "UPDATE services SET build_count = build_count + 1, cache_generation = cache_generation + $3 \
+             WHERE id = $1 AND org_id = $2 RETURNING build_count, cache_generation, ",
             now!(),
             " AS now"
         ))
         .bind(build.service_id.as_str())
         .bind(build.org_id.as_str())
+        // Nothing of an earlier build may be reused, and later ones must not go back behind this one.
+        .bind(i64::from(build.snapshot.settings.no_cache))
         .fetch_one(tx.conn())
         .await?;
         let (number, now): (i64, i64) = (get(&row, "build_count")?, get(&row, "now")?);
+        let snapshot = BuildSnapshot { cache_generation: get(&row, "cache_generation")?, ..build.snapshot.clone() };
         if let Some(key) = &build.request_key {
             let first = sqlx::query("SELECT id, number FROM builds WHERE service_id = $1 AND request_key = $2")
                 .bind(build.service_id.as_str())
                 .bind(key)
                 .fetch_optional(tx.conn())
                 .await?;
-            // Without a commit the number is not used up.
+            // Without a commit neither the number nor the generation is used up.
             if let Some(row) = first {
                 return Ok(QueuedBuild { id: id_of(&row, "id")?, number: get(&row, "number")?, created: false });
             }
@@ -461,7 +453,7 @@ impl Store for Engine {
         .bind(&build.commit)
         .bind(&build.request_key)
         .bind(now)
-        .bind(json(&build.snapshot)?)
+        .bind(json(&snapshot)?)
         .execute(tx.conn())
         .await?;
         sqlx::query(

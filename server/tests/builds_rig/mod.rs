@@ -120,12 +120,14 @@ pub struct Wishes {
     pub builds_at_once: u32,
     pub hold: Duration,
     pub min_free_bytes: u64,
+    /// SQLite's file, where it is not in the data folder.
+    pub database: Option<PathBuf>,
     pub runner: Option<Arc<dyn Runner>>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { builds_at_once: 2, hold: Duration::from_secs(60), min_free_bytes: 0, runner: None }
+        Self { builds_at_once: 2, hold: Duration::from_secs(60), min_free_bytes: 0, database: None, runner: None }
     }
 }
 
@@ -160,7 +162,8 @@ impl World {
     /// The same with nothing at work yet.
     pub async fn asleep(data: Arc<Data>, wishes: Wishes) -> Self {
         let hosts = hosts().await;
-        let store = store::open(&DatabaseUrl::sqlite(data.path.join("kiops.db"))).await.unwrap();
+        let database = wishes.database.unwrap_or_else(|| data.path.join("kiops.db"));
+        let store = store::open(&DatabaseUrl::sqlite(database)).await.unwrap();
         store.installation().await.unwrap();
         let admin = store.administrator().await.unwrap();
         let key = KeySource { value: None, file: &data.path.join("secret.key") };

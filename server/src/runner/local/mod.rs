@@ -154,7 +154,13 @@ impl Runner for LocalRunner {
         }
         if !at.folder.exists() {
             let at = at.clone();
-            blocking(move || folder::prepare(&at, start)).await?;
+            blocking(move || folder::prepare(&at, start)).await.map_err(|error| {
+                if is_full(&error) {
+                    RunnerError::Refused { code: "disk_full", detail: format!("{error:#}") }
+                } else {
+                    RunnerError::Other(error)
+                }
+            })?;
         }
         if at.who("agent.stat").is_some() {
             // This attempt has been started before, and however far it came, it is not started twice.
@@ -241,6 +247,12 @@ async fn dial(at: &Attempt) -> std::io::Result<Box<dyn RelayIo>> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("a task of the local runner")?
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let full =
+        |e: &std::io::Error| matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(full)
 }
 
 /// `buildkitd github.com/moby/buildkit v0.32.2 <revision>`.
