@@ -255,12 +255,14 @@ mod tests {
     fn a_tag_says_when_an_earlier_attempt_may_have_pushed() {
         let retried = |began: &str| {
             let mut view = BuildView::default();
-            let args = BTreeMap::from([(PUSH_BEGAN.to_owned(), began.to_owned())]);
+            let args = [(PUSH_BEGAN, began), ("attempt", "2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
             view.apply(1, 1, 0, &EventKind::Note { code: RETRIED.into(), args });
             view
         };
         assert_eq!(tag(&row("main", 1), &BuildView::default()), "main-7-0d4f1c2");
         assert_eq!(tag(&row("main", 2), &retried("false")), "main-7-0d4f1c2");
         assert_eq!(tag(&row("main", 2), &retried("true")), "main-7-0d4f1c2-r2");
+        // Killed between the note and the attempt that it announces.
+        assert_eq!(tag(&row("main", 1), &retried("true")), "main-7-0d4f1c2");
     }
 }
