@@ -46,8 +46,10 @@ stop() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # at_exit COMMAND…: run when this script ends, however it ends; what was named last runs first.
-undo=()
+undo=() undo_of=$BASHPID
 at_exit() {
+  # A subshell answers for what it has done itself.
+  [ "$undo_of" = "$BASHPID" ] || undo=() undo_of=$BASHPID
   undo=("$(printf '%q ' "$@")" ${undo[@]+"${undo[@]}"})
   trap 'for step in "${undo[@]}"; do eval "$step" || true; done' EXIT
 }
