@@ -17,7 +17,7 @@ free_port() {
 
 say "starting the demo's registry and Git server"
 # Ends when this script does, however that happens: its standard input closes.
-coproc rig { exec "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo"; }
+coproc rig { exec "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}"; }
 rig_pid=$!
 read -r addresses <&"${rig[0]}" || stop "The demo's registry and Git server did not start; the reason stands above."
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$addresses"; }
