@@ -16,8 +16,9 @@ free_port() {
 }
 
 say "starting the demo's registry and Git server"
-# Ends when this script does, however that happens: its standard input closes.
-coproc rig { exec "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}"; }
+# Ends when this script does, however that happens: its standard input closes. In a session of its own, like the server:
+# Ctrl-C is for this script, which ends them in order. One that met it, too, would be told twice, and hurry.
+coproc rig { exec setsid "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}"; }
 rig_pid=$!
 read -r addresses <&"${rig[0]}" || stop "The demo's registry and Git server did not start; the reason stands above."
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$addresses"; }
@@ -33,10 +34,10 @@ if [ -z "${KIOPS_LISTEN:-}" ]; then
 fi
 export KIOPS_LISTEN
 say "starting KIOPS Build on http://$KIOPS_LISTEN (Ctrl-C stops it)"
-"$KIOPS_SERVER" &
+setsid "$KIOPS_SERVER" &
 server=$!
 stopped=
-trap 'stopped=1; kill -TERM "$server" 2>/dev/null || true' INT TERM
+trap 'stopped=1; kill -TERM "$server" 2>/dev/null || true' INT TERM HUP
 code=0
 # A signal ends `wait` before the server has ended.
 while kill -0 "$server" 2>/dev/null; do
@@ -44,6 +45,7 @@ while kill -0 "$server" 2>/dev/null; do
   wait "$server" || code=$?
 done
 kill "$rig_pid" 2>/dev/null || true
+wait "$rig_pid" 2>/dev/null || true
 # Stopped by the person who started it is not a failure. A server that was killed otherwise (out of memory, a panic) is.
 [ -z "$stopped" ] || [ "$code" -lt 128 ] || code=0
 [ "$code" -lt 128 ] || say "The server was ended by signal $((code - 128)), and not by Ctrl-C."
