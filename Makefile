@@ -14,7 +14,7 @@ test: ## every suite, on real parts
 quick: ## format, clippy and unit tests: the inner loop
 	@scripts/test.sh quick
 
-soak: ## hundreds of kills; writes docs/soak.md
+soak: ## hundreds of kills, long logs; writes docs/soak.md
 	@scripts/soak.sh
 
 bench: ## measures speed and memory; writes target/bench/report.json

@@ -5,9 +5,8 @@ export RELEASE=1
 
 "$repo/scripts/setup.sh" test
 "$repo/scripts/setup/packages.sh" bench
-"$repo/scripts/build.sh"
 cd "$repo"
-export_parts
+build_parts
 KIOPS_CHROMIUM=$(command -v chromium)
 export KIOPS_CHROMIUM
 node end2end/bench/main.mjs

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# browser.sh [ARGUMENTS…]: the browser tests by themselves, on what `make build` has built; arguments go to Playwright.
+# browser.sh [ARGUMENTS…]: the browser tests by themselves; arguments go to Playwright.
 . "$(dirname "$0")/lib.sh"
 
-export_parts
+build_parts
 cd "$repo/end2end"
-exec node_modules/.bin/playwright test "$@"
+node_modules/.bin/playwright test "$@"

@@ -7,16 +7,17 @@
 profile=${WEB_PROFILE:-$web_profile}
 tools=$(node_modules .)
 font=$tools/@fontsource-variable/inter/files/inter-latin-wght-normal.woff2
-wasm=$CARGO_TARGET_DIR/wasm32-unknown-unknown/$profile/kiops_frontend.wasm
+wasm=$CARGO_TARGET_DIR/$wasm_target/$profile/kiops_frontend.wasm
 
 say "compiling the web page ($profile profile)"
 cd "$repo"
-cargo build -p kiops-frontend --lib --target wasm32-unknown-unknown --profile "$profile"
+rustc=$(wasm_rustc) || stop "Rust's $wasm_target target is missing: run 'make setup'."
+# Named only where it is not the usual one: cargo takes another name for another compiler, and compiles anew.
+[ "$rustc" = "$(command -v rustc)" ] || export RUSTC=$rustc
+cargo build -p kiops-frontend --lib --target "$wasm_target" --profile "$profile"
 
-# One build of the site at a time: clones share the target folder.
+# build.sh sees to it that no other clone does the same now.
 mkdir -p "$site"
-exec 8>"$CARGO_TARGET_DIR/site.lock"
-flock 8
 inputs=$({
   echo "$profile"
   find style public scripts/build-web.sh scripts/web-assets.mjs package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum

@@ -3,10 +3,11 @@
 . "$(dirname "$0")/lib.sh"
 
 "$repo/scripts/setup.sh" run
-"$repo/scripts/build.sh"
 cd "$repo"
-export_parts
+build_parts
 export KIOPS_DATA=${KIOPS_DATA:-./data}
+# Before anything is in it: the demo's tokens are nobody else's business.
+[ -d "$KIOPS_DATA" ] || (umask 077 && mkdir -p "$KIOPS_DATA")
 
 free_port() {
   local port=$1
@@ -15,8 +16,9 @@ free_port() {
 }
 
 say "starting the demo's registry and Git server"
-# Ends when this script does, however that happens: its standard input closes.
-coproc rig { exec "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo"; }
+# Ends when this script does, however that happens: its standard input closes. In a session of its own, like the server:
+# Ctrl-C is for this script, which ends them in order. One that met it, too, would be told twice, and hurry.
+coproc rig { exec setsid "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}"; }
 rig_pid=$!
 read -r addresses <&"${rig[0]}" || stop "The demo's registry and Git server did not start; the reason stands above."
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$addresses"; }
@@ -28,13 +30,14 @@ export KIOPS_DEMO_SERVICE
 wanted=127.0.0.1:3000
 if [ -z "${KIOPS_LISTEN:-}" ]; then
   KIOPS_LISTEN=127.0.0.1:$(free_port 3000)
-  [ "$KIOPS_LISTEN" = "$wanted" ] || say "port 3000 is taken"
+  [ "$KIOPS_LISTEN" = "$wanted" ] || say "port 3000 is taken: the next free one is used"
 fi
 export KIOPS_LISTEN
 say "starting KIOPS Build on http://$KIOPS_LISTEN (Ctrl-C stops it)"
-"$KIOPS_SERVER" &
+setsid "$KIOPS_SERVER" &
 server=$!
-trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM
+stopped=
+trap 'stopped=1; kill -TERM "$server" 2>/dev/null || true' INT TERM HUP
 code=0
 # A signal ends `wait` before the server has ended.
 while kill -0 "$server" 2>/dev/null; do
@@ -42,6 +45,8 @@ while kill -0 "$server" 2>/dev/null; do
   wait "$server" || code=$?
 done
 kill "$rig_pid" 2>/dev/null || true
-# Stopped by the person who started it: not a failure.
-[ "$code" -lt 128 ] || code=0
+wait "$rig_pid" 2>/dev/null || true
+# Stopped by the person who started it is not a failure. A server that was killed otherwise (out of memory, a panic) is.
+[ -z "$stopped" ] || [ "$code" -lt 128 ] || code=0
+[ "$code" -lt 128 ] || say "The server was ended by signal $((code - 128)), and not by Ctrl-C."
 exit "$code"

@@ -3,5 +3,4 @@
 . "$(dirname "$0")/lib.sh"
 
 "$repo/scripts/setup.sh" test
-"$repo/scripts/build.sh"
 exec "$repo/scripts/browser.sh" --config screens/playwright.config.ts "$@"

@@ -6,7 +6,7 @@ purpose=${1:-test}
 step() { "$repo/scripts/setup/$1.sh" "${@:2}"; }
 
 step packages "$purpose"
-step rust
+step rust "$purpose"
 [ "$purpose" != quick ] || exit 0
 step wasm-target
 step wasm-bindgen

@@ -1,14 +1,33 @@
 #!/usr/bin/env bash
-# Every suite once, on real parts. The last line is the sum: `N passed, N failed`.
+# Every suite once, on real parts. The last line is the sum, whatever happens: `N passed, N failed`.
+trap 'echo "0 passed, 1 failed"' EXIT
 . "$(dirname "$0")/lib.sh"
 
 purpose=${1:-test}
+passed=0
+failed=0
+flaky=()
+# What is going on outside of the suites: it counts as one failure when it does not come to its end.
+stage=set-up
+
+finish() {
+  local name
+  if [ -n "$stage" ]; then
+    failed=$((failed + 1))
+    say "$stage did not come to its end"
+  fi
+  for name in ${flaky[@]+"${flaky[@]}"}; do echo "flaky, passed only when tried again: $name"; done
+  echo "$passed passed, $failed failed"
+}
+at_exit finish
+# Else a signal would end this script while its children still write.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 "$repo/scripts/setup.sh" "$purpose"
 cd "$repo"
 logs=$(mktemp -d "$cache/test.XXXXXX")
-trap 'rm -rf "$logs"' EXIT
-passed=0
-failed=0
+at_exit rm -rf "$logs"
 
 # suite NAME COUNT COMMAND…: runs it, shows its output, and lets `COUNT LOG` print "passed failed".
 # A suite that fails or runs nothing without a failed test of its own counts as one failure.
@@ -16,11 +35,13 @@ suite() {
   local name=$1 count=$2 code=0 good bad
   shift 2
   say "$name"
+  stage="the suite $name"
   "$@" 2>&1 | tee "$logs/$name" || code=$?
   read -r good bad < <("$count" "$logs/$name" "$code")
   if [ "$bad" = 0 ] && { [ "$code" != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
   passed=$((passed + good))
   failed=$((failed + bad))
+  stage=
   say "$name: $good passed, $bad failed"
 }
 
@@ -28,15 +49,13 @@ suite() {
 one() { if [ "$2" = 0 ]; then echo 1 0; else echo 0 1; fi; }
 cargo_results() { awk '/^test result:/ { good += $4; bad += $6 } END { print good + 0, bad + 0 }' "$1"; }
 check_lines() { awk '/^ok / { good++ } /^not ok / { bad++ } END { print good + 0, bad + 0 }' "$1"; }
-playwright_results() {
-  node -e 'const { stats } = JSON.parse(require("node:fs").readFileSync(process.argv[1])); console.log(stats.expected + stats.flaky, stats.unexpected)' \
-    "$logs/playwright.json" 2>/dev/null || echo 0 1
-}
+playwright_results() { node scripts/playwright-results.mjs "$logs/playwright.json" "$logs/flaky" 2>/dev/null || echo 0 1; }
 playwright() {
   cd end2end
   PLAYWRIGHT_JSON_OUTPUT_NAME=$logs/playwright.json KIOPS_CHROMIUM=$(command -v chromium) \
     node_modules/.bin/playwright test --reporter=list,json
 }
+types() { end2end/node_modules/.bin/tsc --noEmit -p end2end; }
 
 host=(--workspace --exclude kiops-frontend)
 if [ "$purpose" = quick ]; then
@@ -44,15 +63,20 @@ if [ "$purpose" = quick ]; then
   suite clippy one scripts/lint.sh
   suite unit cargo_results cargo test "${host[@]}" --lib --bins --no-fail-fast
 else
-  "$repo/scripts/build.sh"
-  export_parts
+  stage="the build"
+  build_parts
   suite format one cargo fmt --all --check
   suite clippy one scripts/lint.sh
-  suite clippy-wasm one scripts/lint.sh --wasm
+  if has_wasm rustc; then
+    suite clippy-wasm one scripts/lint.sh --wasm
+  else
+    say "the page is not linted: its compiler is Debian's second one, which Clippy does not fit"
+  fi
+  suite types one types
   suite cargo cargo_results cargo test "${host[@]}" --no-fail-fast
   suite browser playwright_results playwright
+  [ ! -s "$logs/flaky" ] || mapfile -t flaky <"$logs/flaky"
   suite scripts check_lines "$repo/scripts/checks.sh"
 fi
-
-echo "$passed passed, $failed failed"
+stage=
 [ "$failed" = 0 ]

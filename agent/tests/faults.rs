@@ -92,7 +92,7 @@ async fn two_agents_never_run_one_folder() {
     let lab = lab().await;
     let mut agent = lab.attempt_of(SLOW).await.start();
     agent.follow(0).await.until(begun).await;
-    let second = tokio::process::Command::new(env!("CARGO_BIN_EXE_kiops-agent"))
+    let second = tokio::process::Command::new(common::agent_program())
         .args(["run", "--dir"])
         .arg(agent.attempt.folder.path())
         .status()
@@ -108,7 +108,7 @@ async fn two_agents_never_run_one_folder() {
 async fn a_folder_that_cannot_be_used_is_said_by_the_exit_status() {
     let folder = tempfile::tempdir().unwrap();
     let run = || async {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kiops-agent"));
+        let mut command = tokio::process::Command::new(common::agent_program());
         command.args(["run", "--dir"]).arg(folder.path()).status().await.unwrap().code()
     };
     assert_eq!(run().await, Some(2));

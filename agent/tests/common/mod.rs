@@ -9,6 +9,7 @@ use kiops_events::wire::{self, Answer, Frame, Hello, Side, VERSION};
 use kiops_events::{AgentEvent, chain::Chain};
 use kiops_rig::{BuildkitBins, GitOptions, GitServer, Registry, RegistryOptions, Repo, buildkit_bins};
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -115,6 +116,11 @@ impl Lab {
     }
 }
 
+/// The agent: named by the scripts, else what cargo has built for this test.
+pub fn agent_program() -> PathBuf {
+    std::env::var_os("KIOPS_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_kiops-agent").into()).into()
+}
+
 /// Where a buildkitd lives. Whoever ends the test process, the daemon ends and the folder goes: a helper waits for the
 /// pipe to close.
 pub struct DaemonFolder {
@@ -125,10 +131,15 @@ pub struct DaemonFolder {
 impl DaemonFolder {
     pub fn new() -> Self {
         let path = tempfile::Builder::new().prefix("kiops-agent-d-").tempdir().unwrap().keep();
-        let script = "cat >/dev/null; \"$1\" daemon-stop --run-dir \"$2/run\"; rm -rf \"$2\"";
+        // The program is opened at once: its file may be gone by then.
+        let script = "trap '' INT TERM HUP; exec 3<\"$1\"; cat >/dev/null
+            /proc/self/fd/3 daemon-stop --run-dir \"$2/run\"; rm -rf \"$2\"";
         let mut guard = Command::new("sh")
-            .args(["-c", script, "guard", env!("CARGO_BIN_EXE_kiops-agent")])
+            .args(["-c", script, "guard"])
+            .arg(agent_program())
             .arg(&path)
+            // Ctrl-C is for the tests, and not for who cleans up after them.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -153,12 +164,8 @@ impl DaemonFolder {
     }
 
     pub fn stop(&self) {
-        let status = Command::new(env!("CARGO_BIN_EXE_kiops-agent"))
-            .arg("daemon-stop")
-            .arg("--run-dir")
-            .arg(self.run_dir())
-            .status()
-            .unwrap();
+        let status =
+            Command::new(agent_program()).arg("daemon-stop").arg("--run-dir").arg(self.run_dir()).status().unwrap();
         assert!(status.success());
     }
 }
@@ -203,7 +210,7 @@ impl Attempt {
 }
 
 fn spawn(folder: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_kiops-agent")).arg("run").arg("--dir").arg(folder).spawn().unwrap()
+    Command::new(agent_program()).arg("run").arg("--dir").arg(folder).spawn().unwrap()
 }
 
 /// A running agent; killed when dropped.

@@ -7,7 +7,13 @@ export function percentile(values, share) {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
 }
 
-export const median = (values) => percentile(values, 0.5);
+/** The middle one, or the mean of the two in the middle. */
+export function median(values) {
+  if (values.length === 0) throw new Error("nothing was measured");
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
 
 /** As many digits as the figure can carry. */
 export function round(value) {

@@ -1,8 +1,11 @@
 // Child processes, and what the kernel says about them.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, readdirSync } from "node:fs";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 
 export { sleep };
 
@@ -49,31 +52,19 @@ export function privateMb(pid) {
   return ([...lines].reduce((sum, line) => sum + Number(line[1]), 0) * 1024) / 1e6;
 }
 
-/** Processes that name `folder` in their arguments or work in it: the daemon and agents that outlive a server. */
-function processesOf(folder) {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(folder);
-      } catch {
-        return false; // It has ended meanwhile.
-      }
-    })
-    .map(Number);
-}
-
-export async function endProcessesOf(folder) {
-  for (const signal of ["SIGTERM", "SIGKILL"]) {
-    for (const pid of processesOf(folder)) {
-      try {
-        process.kill(pid, signal);
-      } catch {
-        // It was faster.
-      }
-    }
-    const deadline = performance.now() + 15_000;
-    while (processesOf(folder).length > 0 && performance.now() < deadline) await sleep(50);
-    if (processesOf(folder).length === 0) return;
-  }
+/**
+ * A temporary folder. When it is removed, or when this process dies however that happens, everything that works below it
+ * ends: the daemon and agents that outlive a server.
+ */
+export function keptFolder(prefix) {
+  const folder = mkdtempSync(join(tmpdir(), prefix));
+  const script = fileURLToPath(new URL("../../fixtures/keeper.sh", import.meta.url));
+  // In a session of its own: Ctrl-C is not for it.
+  const keeper = spawn("bash", [script, folder], { detached: true, stdio: ["pipe", "ignore", "inherit"] });
+  const gone = once(keeper, "exit");
+  const remove = async () => {
+    keeper.stdin.end();
+    await gone;
+  };
+  return { folder, remove };
 }

@@ -2,27 +2,16 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { chmodSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { endProcessesOf, program, sleep, until } from "./process.mjs";
+import { keptFolder, program, sleep, until } from "./process.mjs";
 
 export const password = "measured-and-found-good";
-
-async function freePort() {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, "close");
-  return port;
-}
 
 export class Server {
   /** Gives `work` a server in a new data folder; afterwards nothing of it is left, its BuildKit included. */
   static async with(rig, work, { environment = {}, recordBuildctl = false } = {}) {
-    const folder = mkdtempSync(join(tmpdir(), "kiops-bench-"));
+    const { folder, remove } = keptFolder("kiops-bench-");
     const server = Object.assign(new Server(), { rig, folder, environment: { ...environment }, names: 0 });
     try {
       if (recordBuildctl) server.recordBuildctl();
@@ -34,14 +23,13 @@ export class Server {
       throw error;
     } finally {
       await server.stop();
-      await endProcessesOf(folder);
-      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+      await remove();
     }
   }
 
   /** Starts the program and waits for its first page; gives the milliseconds from one to the other. */
   async start() {
-    this.port ??= await freePort();
+    this.port ??= await this.rig.command("free_port");
     this.url = `http://127.0.0.1:${this.port}`;
     const log = openSync(join(this.folder, "server.log"), "a");
     const began = performance.now();

@@ -1,16 +1,21 @@
 //! What `make run` shows: a registry, a Git host, and in it a small repository worth building.
 //!
 //! Everything lies in one folder and keeps its addresses, so that services registered in an
-//! earlier run still find them.
+//! earlier run still find them. Where a port is taken meanwhile, the next free one is taken and
+//! kept instead; the server then corrects the demo's own service.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::home::{free_port, is_free};
+use crate::home::{is_free, next_free_port};
 use crate::{GitOptions, GitServer, Registry, RegistryOptions};
 
 /// The running demo.
@@ -18,6 +23,8 @@ pub struct Demo {
     registry: Registry,
     git: GitServer,
     service_json: PathBuf,
+    // Last: everything else has stopped when another run may begin.
+    _lock: File,
 }
 
 /// What must be the same in the next run.
@@ -29,10 +36,12 @@ struct Kept {
 }
 
 impl Demo {
-    pub async fn start(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder)?;
+    /// In a new folder the ports are the first free ones from `first_port` on.
+    pub async fn start(folder: &Path, first_port: u16) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         let folder = folder.canonicalize()?;
-        let kept = kept(&folder.join("demo.json"))?;
+        let lock = lock(&folder)?;
+        let kept = kept(&folder.join("demo.json"), first_port).await?;
         let registry = Registry::start(RegistryOptions {
             login: None,
             port: Some(kept.registry_port),
@@ -50,7 +59,7 @@ impl Demo {
         let hello_url = fill(&git).await?;
         let service_json = folder.join("service.json");
         write_private(&service_json, &service(&hello_url, &kept.git_token, &registry.address()))?;
-        Ok(Self { registry, git, service_json })
+        Ok(Self { registry, git, service_json, _lock: lock })
     }
 
     /// The line that the program prints when everything is there.
@@ -64,24 +73,61 @@ impl Demo {
     }
 }
 
-fn kept(file: &Path) -> Result<Kept> {
+/// One demo a folder: a second one would move the first one's addresses away under it.
+fn lock(folder: &Path) -> Result<File> {
+    let file = folder.join("lock");
+    let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file);
+    let mut lock = options.with_context(|| format!("{} cannot be opened", file.display()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        lock.read_to_string(&mut holder)?;
+        bail!(
+            "Another `make run` (process {}) uses the demo in {}. Stop it, or give this one a folder of its own with \
+             KIOPS_DATA",
+            holder.trim(),
+            folder.display()
+        );
+    }
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
+}
+
+async fn kept(file: &Path, first_port: u16) -> Result<Kept> {
+    const NONE_FREE: &str = "no port is free";
     let mut kept = match std::fs::read(file) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?,
-        Err(_) => Kept { registry_port: 5000, git_port: 5001, git_token: random_token()? },
+        Err(_) => Kept { registry_port: first_port, git_port: first_port + 1, git_token: random_token()? },
     };
     for (port, what) in [(&mut kept.registry_port, "registry"), (&mut kept.git_port, "Git server")] {
-        if !is_free(*port) {
-            let taken = std::mem::replace(port, free_port());
+        if !becomes_free(*port).await {
+            let taken = std::mem::replace(port, next_free_port(*port).context(NONE_FREE)?);
             eprintln!("port {taken} is taken: the demo's {what} now listens on {port}");
         }
+    }
+    if kept.git_port == kept.registry_port {
+        kept.git_port = next_free_port(kept.registry_port + 1).context(NONE_FREE)?;
     }
     write_private(file, &serde_json::to_value(&kept)?)?;
     Ok(kept)
 }
 
+/// A demo that was killed a moment ago may still hold its own ports; no other can, the folder is locked.
+async fn becomes_free(port: u16) -> bool {
+    let since = Instant::now();
+    while !is_free(port) {
+        if since.elapsed() > Duration::from_secs(1) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
 fn random_token() -> Result<String> {
     let mut bytes = [0_u8; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(hex::encode(bytes))
 }
 

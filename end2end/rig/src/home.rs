@@ -76,6 +76,11 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// The next free loopback port, counting upward: for people, who look for a server near where it should be.
+pub(crate) fn next_free_port(from: u16) -> Option<u16> {
+    (from..=u16::MAX).find(|port| is_free(*port))
+}
+
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

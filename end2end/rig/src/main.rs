@@ -27,6 +27,9 @@ enum Rooms {
         /// Where everything is kept from run to run.
         #[arg(long)]
         dir: PathBuf,
+        /// Where a new folder's servers begin to look for a free port.
+        #[arg(long, default_value_t = 5000)]
+        first_port: u16,
     },
     /// A mirror with base images, a registry, a proxy that can break it, a Git server; then obeys
     /// one JSON command a line (see end2end/rig/README.md).
@@ -44,8 +47,8 @@ enum Rooms {
 async fn main() -> Result<()> {
     let mut input = Input::open()?;
     match Arguments::parse().command {
-        Rooms::Demo { dir } => {
-            let demo = Demo::start(&dir).await?;
+        Rooms::Demo { dir, first_port } => {
+            let demo = Demo::start(&dir, first_port).await?;
             print(&demo.addresses())?;
             while input.next().await.is_some() {}
         }

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Fault, FaultyRegistry, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions};
+use crate::{
+    Fault, FaultyRegistry, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions, free_port,
+};
 
 /// What the first line tells the addresses of.
 pub struct Rig {
@@ -40,6 +42,7 @@ enum Order {
     Tags { name: String },
     Catalog,
     Postgres,
+    FreePort,
 }
 
 impl Rig {
@@ -109,6 +112,7 @@ impl Rig {
             Order::ImageConfig { name, reference } => self.registry.image_config(&name, &reference).await?,
             Order::Tags { name } => json!(self.registry.tags(&name).await?),
             Order::Catalog => json!(self.registry.catalog().await?),
+            Order::FreePort => json!(free_port()),
             Order::Postgres => {
                 if self.postgres.is_none() {
                     self.postgres = Some(Postgres::start().await?);

@@ -92,14 +92,30 @@ fn nothing_outlives_a_closed_input_or_a_kill() -> Result<()> {
     Ok(())
 }
 
+/// Those after it are nobody else's either: tests of a process take theirs in order.
+fn first_port() -> u16 {
+    let ports: Vec<u16> = (0..20).map(|_| kiops_rig::free_port()).collect();
+    ports[0]
+}
+
+fn demo(dir: &Path, first_port: u16) -> Result<(Program, Value)> {
+    let port = first_port.to_string();
+    Program::start(&["demo", "--dir", dir.to_str().context("a plain path")?, "--first-port", &port])
+}
+
+fn port_of(address: &Value) -> Result<u16> {
+    let text = address.as_str().context("an address")?;
+    Ok(text.rsplit(':').next().context("a port")?.trim_end_matches('/').parse()?)
+}
+
 #[test]
 fn demo_keeps_its_addresses_and_content() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let dir = folder.path().to_str().context("a plain path")?;
-    let (demo, before) = Program::start(&["demo", "--dir", dir])?;
-    drop(demo);
-    wait_for_silence(before["registry"].as_str().context("an address")?);
-    let (_demo, after) = Program::start(&["demo", "--dir", dir])?;
+    let first_port = first_port();
+    let (first, before) = demo(folder.path(), first_port)?;
+    drop(first);
+    // At once: the registry may be on its way out still.
+    let (_demo, after) = demo(folder.path(), first_port)?;
     assert_eq!(before, after);
     let service = after["service_json"].as_str().context("a path")?;
     let service: Value = serde_json::from_str(&std::fs::read_to_string(Path::new(service))?)?;
@@ -108,5 +124,33 @@ fn demo_keeps_its_addresses_and_content() -> Result<()> {
     let url = url.replace("http://", &format!("http://any:{token}@"));
     let refs = Command::new("git").args(["ls-remote", &url]).output()?;
     assert_eq!(String::from_utf8(refs.stdout)?.matches("refs/heads/").count(), 2);
+    Ok(())
+}
+
+#[test]
+fn demo_counts_upward_from_a_taken_port_and_stays_there() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let first_port = first_port();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", first_port))?;
+    let (first, moved) = demo(folder.path(), first_port)?;
+    let (registry, git) = (port_of(&moved["registry"])?, port_of(&moved["git_url"])?);
+    assert!(first_port < registry && registry < first_port + 20, "{first_port} {registry}");
+    assert!(registry < git && git < first_port + 20, "{first_port} {registry} {git}");
+    drop((first, taken));
+    let (_demo, again) = demo(folder.path(), first_port)?;
+    assert_eq!(moved, again);
+    Ok(())
+}
+
+#[test]
+fn demo_is_the_only_one_of_its_folder() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (first, _) = demo(folder.path(), first_port())?;
+    let kept = std::fs::read(folder.path().join("demo.json"))?;
+    let refused = Command::new(env!("CARGO_BIN_EXE_kiops-rig")).args(["demo", "--dir"]).arg(folder.path()).output()?;
+    let said = String::from_utf8(refused.stderr)?;
+    assert!(!refused.status.success() && said.contains("Another `make run`") && said.contains("KIOPS_DATA"), "{said}");
+    assert!(said.contains(&first.child.id().to_string()), "{said}");
+    assert_eq!(std::fs::read(folder.path().join("demo.json"))?, kept);
     Ok(())
 }

@@ -18,6 +18,7 @@ use kiops_server::runner::Runner;
 use kiops_server::runner::local::{LocalConfig, LocalRunner};
 use kiops_server::secrets::{KeySource, Sealer};
 use kiops_server::store::{self, BuildRow, DatabaseUrl, NewServiceRow, SharedStore};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -71,6 +72,11 @@ pub fn agent_program() -> PathBuf {
     built
 }
 
+/// `kiops`: named by the scripts, else what cargo has built for this test.
+pub fn server_program() -> PathBuf {
+    std::env::var_os("KIOPS_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_kiops").into()).into()
+}
+
 /// A data folder. Whoever ends the test process, what runs in it ends and the folder goes.
 pub struct Data {
     pub path: PathBuf,
@@ -80,16 +86,22 @@ pub struct Data {
 impl Data {
     pub fn new() -> Self {
         let path = tempfile::Builder::new().prefix("kiops-b-").tempdir().unwrap().keep();
-        // The agents first, so that none starts the daemon again.
-        let script = "cat >/dev/null
+        // Server and agents first, so that none starts the daemon again. The program is opened at once: its file may be
+        // gone by then.
+        let script = "trap '' INT TERM HUP; exec 3<\"$1\"; cat >/dev/null
+            for environ in $(grep -lsaF \"KIOPS_DATA=$2\" /proc/[0-9]*/environ); do
+                kill -9 \"$(echo \"$environ\" | cut -d/ -f3)\"
+            done
             for stat in \"$2\"/local/*/*.stat; do
                 [ -s \"$stat\" ] && kill -9 \"$(cut -d' ' -f1 <\"$stat\")\"
             done
-            \"$1\" daemon-stop --run-dir \"$2/buildkit/run\"; rm -rf \"$2\"";
+            /proc/self/fd/3 daemon-stop --run-dir \"$2/buildkit/run\"; rm -rf \"$2\"";
         let mut guard = Command::new("sh")
             .args(["-c", script, "guard"])
             .arg(agent_program())
             .arg(&path)
+            // Ctrl-C is for the tests, and not for who cleans up after them.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

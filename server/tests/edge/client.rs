@@ -1,6 +1,6 @@
 //! `kiops build …` against a real server: what it prints and how it exits.
 
-use crate::support::{COMMIT, TestServer, service};
+use crate::support::{COMMIT, TestServer, server_program, service};
 use std::process::Output;
 use tokio::process::Command;
 
@@ -9,7 +9,7 @@ async fn kiops(server: &TestServer, args: &[&str]) -> Output {
 }
 
 async fn with(url: &str, token: &str, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kiops"))
+    Command::new(server_program())
         .arg("build")
         .args(args)
         .env("KIOPS_URL", url)

@@ -1,6 +1,6 @@
 //! Starts that must be refused, with a sentence that says what to do.
 
-use crate::support::{PASSWORD, TestServer, config, service};
+use crate::support::{PASSWORD, TestServer, config, server_program, service};
 use kiops_server::config::{Config, Secret};
 use serde_json::json;
 use std::path::Path;
@@ -76,8 +76,48 @@ async fn the_demo_is_registered_once() {
     assert!(said.contains("KIOPS_DEMO_SERVICE") && !said.contains("4711"), "{said}");
 }
 
+#[tokio::test]
+async fn the_demo_follows_its_servers_to_other_ports() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("service.json");
+    let at = |git: &str, registry: &str, token: &str| {
+        let mut demo = service("hello", git);
+        demo["source"]["token"] = json!(token);
+        demo["registry_config"]["url"] = json!(registry);
+        std::fs::write(&file, demo.to_string()).unwrap();
+    };
+    // What the service then says: its repository, its registry, and whether a change was written down.
+    let shown = async || {
+        let demo = file.clone();
+        let mut server = TestServer::on(folder.path(), |config| config.demo_service = Some(demo)).await;
+        server.sign_in().await;
+        let services = server.get("services").await.ok();
+        assert_eq!(services.as_array().unwrap().len(), 1);
+        let id = services[0]["id"].as_str().unwrap().to_owned();
+        let one = server.get(&format!("services/{id}")).await.ok();
+        (server, id, one["source"]["url"].clone(), one["registry_config"]["host"].clone())
+    };
+    at("http://127.0.0.1:5001/hello.git", "127.0.0.1:5000", "git-token-4711");
+    let (server, ..) = shown().await;
+    server.stop().await.unwrap();
+
+    at("http://127.0.0.1:5003/hello.git", "127.0.0.1:5002", "git-token-4712");
+    let (server, id, git, registry) = shown().await;
+    assert_eq!((git, registry), (json!("http://127.0.0.1:5003/hello.git"), json!("127.0.0.1:5002")));
+    // Somebody takes it for work of their own.
+    let own = json!({ "kind": "private", "url": "127.0.0.1:9", "path": "mine", "image_name": "hello",
+        "username": "me", "password": "registry-password", "plain_http": true });
+    server.put(&format!("services/{id}/registry_config"), own).await.ok();
+    server.stop().await.unwrap();
+
+    at("http://127.0.0.1:5005/hello.git", "127.0.0.1:5004", "git-token-4712");
+    let (server, _, git, registry) = shown().await;
+    assert_eq!((git, registry), (json!("http://127.0.0.1:5005/hello.git"), json!("127.0.0.1:9")));
+    server.stop().await.unwrap();
+}
+
 fn program(folder: &Path) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_kiops"));
+    let mut program = Command::new(server_program());
     program.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(folder).stdin(Stdio::null());
     program
 }

@@ -5,6 +5,7 @@ use kiops_server::config::{Config, Secret};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -15,6 +16,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const PASSWORD: &str = "correct horse battery";
+
+/// The server's program: the scripts' copy, else the one that cargo has built for this test.
+pub fn server_program() -> OsString {
+    std::env::var_os("KIOPS_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_kiops").into())
+}
 
 #[derive(Parser)]
 struct Arguments {
