@@ -6,7 +6,8 @@ use builds_rig::*;
 use futures::StreamExt;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
-use kiops_events::{BuildView, EventKind, Marker, StoredEvent};
+use kiops_events::{BuildView, EventKind, Marker, Row, StoredEvent};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,7 +187,10 @@ async fn scripts_follow_the_events_and_search_the_log() {
     let half = text_of(world.builds.events(&world.caller, &id, events[4].pos).await.unwrap()).await;
     assert_eq!(half.lines().count(), events.len() - 5);
 
-    let search = |text: &'static str, from| world.builds.search(&world.caller, &id, text, from);
+    fn as_written(row: &Row) -> Cow<'_, str> {
+        Cow::Borrowed(&row.text)
+    }
+    let search = |text: &'static str, from| world.builds.search(&world.caller, &id, text, from, &as_written);
     let first = search("needle IN", 0).await.unwrap().unwrap().row;
     let row = |at| world.builds.rows(&world.caller, &id, at, 1);
     assert!(row(first).await.unwrap().rows[0].text.contains("NEEDLE in a stack"));

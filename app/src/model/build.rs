@@ -120,6 +120,9 @@ pub struct BuildHead {
     pub queue_position: Option<u32>,
     /// Why it waits, as a code: `service_busy`, `limit`, `paused`, `disk`; only while queued.
     pub queue_reason: Option<String>,
+    /// When it may begin, where that can be told from earlier builds; only while queued.
+    #[serde(default)]
+    pub expected_start_at: Option<i64>,
     /// Full path of the image with its tag; set when it was pushed.
     pub image_tag: Option<String>,
     pub digest: Option<String>,

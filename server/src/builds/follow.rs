@@ -387,6 +387,10 @@ impl Driver {
             self.channel.publish(&self.progress.view, first_row, events);
         } else {
             self.channel.forget();
+            // Whoever began to watch during the commit has read the store before it: it looks again.
+            if self.channel.is_watched() {
+                self.channel.touch();
+            }
         }
         if status == Some(BuildStatus::CheckingOut) {
             self.inner.sync.reach(Point::DuringCheckout);

@@ -32,9 +32,10 @@ use crate::secrets::Sealer;
 use crate::store::{SharedStore, StoreError};
 use async_trait::async_trait;
 use follow::Control;
-use kiops_app::backend::Caller;
+use kiops_app::backend::{AsShown, Caller};
 use kiops_app::error::Result;
 use kiops_app::model::*;
+use kiops_events::Row;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -199,7 +200,18 @@ impl kiops_app::backend::Builds for Builds {
         read::rows(&self.inner, &caller.org_id, id, first, count).await
     }
 
-    async fn search(&self, caller: &Caller, id: &BuildId, text: &str, from: u64) -> Result<Option<SearchHit>> {
-        read::search(&self.inner, &caller.org_id, id, text, from).await
+    async fn row(&self, caller: &Caller, id: &BuildId, row: u64) -> Result<Row> {
+        read::row(&self.inner, &caller.org_id, id, row).await
+    }
+
+    async fn search(
+        &self,
+        caller: &Caller,
+        id: &BuildId,
+        text: &str,
+        from: u64,
+        shown: &AsShown,
+    ) -> Result<Option<SearchHit>> {
+        read::search(&self.inner, &caller.org_id, id, text, from, shown).await
     }
 }
