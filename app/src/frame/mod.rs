@@ -37,7 +37,7 @@ pub fn Frame() -> impl IntoView {
     let behind = dialog_open();
     view! {
         <Title formatter=|title: String| if title.is_empty() { "KIOPS".to_owned() } else { format!("{title} · KIOPS") }/>
-        <a class="skip" href="#main">{t("frame.skip")}</a>
+        <a class="skip" href="#main" inert=move || behind.get()>{t("frame.skip")}</a>
         <div class="frame">
             <nav class="side" aria-label=t("frame.navigation") inert=move || behind.get()>
                 <p class="brand"><span class="mark" aria-hidden="true"></span>"KIOPS"</p>
