@@ -2,13 +2,13 @@
 
 import { ADMIN, Server } from '../fixtures/server';
 import { Api } from '../fixtures/api';
-import { ENDLESS, QUICK } from '../fixtures/sources';
+import { QUICK } from '../fixtures/sources';
 import { expect, newService, test } from '../fixtures/test';
 import { BuildDialog } from '../pages/build-dialog';
 import { ServicePage } from '../pages/service';
 import { SignInPage } from '../pages/sign-in';
 
-const OTHER = { 'words.txt': 'plum\n' };
+const OTHER = { ...QUICK, 'words.txt': 'plum\n' };
 
 test('a mistyped branch is said at its field and never becomes another one', async ({ register, dialog, page, api }) => {
   const service = await register();
@@ -108,7 +108,7 @@ test('another build is of what the branch holds by then', async ({ register, dia
 
   // Whoever looks at the choices sees them as they are.
   await run.unfold();
-  const newest = await service.repo.commit('main', { 'words.txt': 'quince\n' }, 'Quinces');
+  const newest = await service.repo.commit('main', { ...QUICK, 'words.txt': 'quince\n' }, 'Quinces');
   await run.commit.focus();
   await run.branch.focus();
   await expect(dialog.root.locator('.combo-detail')).toContainText(newest.slice(0, 7));
@@ -166,15 +166,4 @@ test('a disk that is nearly full is said where builds are started', async ({ rig
     await context.close();
     await server.stop();
   }
-});
-
-test('a registry without a password blocks the start and says why', async ({ rig, api, unique, dialog, page }) => {
-  const service = newService(rig, unique, await rig.repo(unique, ENDLESS));
-  const id = await api.register({ ...service, registry_config: { ...service.registry_config, password: null } });
-  await api.saveSettings(id, {});
-  await dialog.openRun(id);
-  await expect(dialog.run.start).toBeDisabled();
-  await expect(dialog.run.start).toHaveAccessibleDescription(/A build cannot start/);
-  await dialog.root.getByRole('link', { name: 'Registry Settings' }).click();
-  await expect(page.getByRole('dialog', { name: 'Registry Settings' })).toBeVisible();
 });

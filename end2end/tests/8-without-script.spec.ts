@@ -23,6 +23,7 @@ test.describe('signed out', () => {
 });
 
 test('register, save, start, and find it in the history', async ({ page, services, dialog, rig, unique, api }) => {
+  test.slow();
   const repo = await rig.repo(unique, QUICK);
   await page.goto('/services');
   await services.add.click();
@@ -77,7 +78,7 @@ test('another branch than the default one is typed, and a wrong one is said at i
   api,
 }) => {
   const service = await register();
-  const commit = await service.repo.commit('other', { 'words.txt': 'fig\n' }, 'Figs');
+  const commit = await service.repo.commit('other', { ...QUICK, 'words.txt': 'fig\n' }, 'Figs');
   await page.goto(`/services/edit/${service.id}?build=run`);
   const { run } = dialog;
   await expect(run.branch).toHaveValue('main');

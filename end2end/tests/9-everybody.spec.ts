@@ -40,7 +40,7 @@ test('nothing jumps while a page loads', async ({ page, register }) => {
 
 test('the theme can be chosen and is there from the first byte', async ({ page, services }) => {
   await services.open();
-  const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const background = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
   const light = await background();
   await page.getByRole('radio', { name: 'Dark' }).check({ force: true });
   await expect.poll(background).not.toBe(light);

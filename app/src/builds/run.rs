@@ -96,15 +96,12 @@ fn LastBuild(shown: Shown) -> impl IntoView {
         .into_any(),
         Some(build) => view! {
             <div class="run-last">
-                <p>
-                    <span class="quiet">{t("run.last")}</span>
-                    " "
-                    {status_badge(&build)}
-                    " "
-                    <a class="link" href=format!("{base}?build=run&id={}", build.id)>"#" {build.number} " " {ref_text(&build.branch).to_owned()}</a>
-                    " "
-                    <span class="quiet">{when(build.finished_at.unwrap_or(build.queued_at), now)}</span>
-                </p>
+                <span class="quiet">{t("run.last")}</span>
+                {status_badge(&build)}
+                <a class="inline-link" href=format!("{base}?build=run&id={}", build.id)>
+                    {format!("#{} {}", build.number, ref_text(&build.branch))}
+                </a>
+                <span class="quiet">{when(build.finished_at.unwrap_or(build.queued_at), now)}</span>
             </div>
         }
         .into_any(),

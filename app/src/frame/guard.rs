@@ -1,8 +1,10 @@
 //! Nobody loses edits by a click or by the way back: leaving a form that was changed asks first.
 
 use crate::locales::t;
+use crate::ui::browser;
 use leptos::ev;
 use leptos::prelude::*;
+use leptos::wasm_bindgen::closure::Closure;
 use leptos::wasm_bindgen::{JsCast, JsValue};
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::use_navigate;
@@ -38,16 +40,40 @@ enum Way {
     Back,
 }
 
-type Heard = leptos::wasm_bindgen::closure::Closure<dyn Fn(web_sys::Event)>;
+/// What is asked about just now.
+#[derive(Clone, Copy)]
+struct Asked(RwSignal<Option<Way>>);
 
-/// Hears an event of the window before everybody else does, as long as the owner lives.
-fn hear_first(name: &'static str, act: impl Fn(web_sys::Event) + 'static) {
-    let hear = Heard::new(act);
-    let _ = window().add_event_listener_with_callback_and_bool(name, hear.as_ref().unchecked_ref(), true);
-    let hear = SendWrapper::new(hear);
-    on_cleanup(move || {
-        let _ = window().remove_event_listener_with_callback_and_bool(name, hear.as_ref().unchecked_ref(), true);
+/// For the whole page, before its router: at the window whoever comes first hears of the way back first, and then keeps
+/// it from the router.
+pub fn hear_the_way_back() {
+    let (unsaved, asked) = (RwSignal::new(false), RwSignal::new(None));
+    provide_context(Unsaved(unsaved));
+    provide_context(Asked(asked));
+    if browser::browser().is_none() {
+        return;
+    }
+    // The form's address: the browser has changed it already when it says so.
+    let home = StoredValue::new(String::new());
+    Effect::new(move |_| {
+        if unsaved.get()
+            && let Ok(href) = window().location().href()
+        {
+            home.set_value(href);
+        }
     });
+    let hear = window_event_listener(ev::popstate, move |event| {
+        let home = home.get_value();
+        if unsaved.get_untracked() && window().location().href().is_ok_and(|here| here != home) {
+            event.stop_immediate_propagation();
+            // The page has not moved, so its address goes back to where it was, one step further on.
+            if let Ok(history) = window().history() {
+                let _ = history.push_state_with_url(&JsValue::NULL, "", Some(&home));
+            }
+            asked.set(Some(Way::Back));
+        }
+    });
+    on_cleanup(move || hear.remove());
 }
 
 /// The link of this page that a click leads along.
@@ -61,48 +87,36 @@ fn link_of(event: &MouseEvent) -> Option<HtmlAnchorElement> {
 #[component]
 pub fn Guard() -> impl IntoView {
     let Unsaved(unsaved) = Unsaved::here();
-    let way = RwSignal::new(None::<Way>);
+    let asked = use_context().map_or_else(|| RwSignal::new(None), |Asked(asked)| asked);
     let dialog = NodeRef::<leptos::html::Dialog>::new();
     let navigate = SendWrapper::new(use_navigate());
-    // The form's address: going back changes the address before anybody hears of it.
-    let home = StoredValue::new(String::new());
+    let edited = move || unsaved.try_get_untracked().unwrap_or(false);
+
     Effect::new(move |_| {
-        if unsaved.get()
-            && let Ok(href) = window().location().href()
+        if asked.with(Option::is_some)
+            && let Some(dialog) = dialog.get()
         {
-            home.set_value(href);
-        }
-    });
-    let ask = move |to: Way| {
-        way.set(Some(to));
-        if let Some(dialog) = dialog.get_untracked() {
             let dialog: &HtmlDialogElement = &dialog;
             if !dialog.open() {
                 let _ = dialog.show_modal();
             }
         }
-    };
-    let edited = move || unsaved.try_get_untracked().unwrap_or(false);
-
+    });
     Effect::new(move |_| {
-        hear_first("click", move |event| {
-            let Some(event) = event.dyn_ref::<MouseEvent>().filter(|_| edited()) else { return };
-            if let Some(link) = link_of(event) {
+        // Before the router sees the click.
+        let hear = Closure::<dyn Fn(MouseEvent)>::new(move |event: MouseEvent| {
+            if let Some(link) = link_of(&event).filter(|_| edited()) {
                 event.prevent_default();
                 event.stop_propagation();
-                ask(Way::To(format!("{}{}{}", link.pathname(), link.search(), link.hash())));
+                asked.set(Some(Way::To(format!("{}{}{}", link.pathname(), link.search(), link.hash()))));
             }
         });
-        hear_first("popstate", move |event| {
-            let home = home.get_value();
-            if edited() && window().location().href().is_ok_and(|here| here != home) {
-                event.stop_immediate_propagation();
-                // The page has not moved yet, so its address stands where it stood, one step further on.
-                if let Ok(history) = window().history() {
-                    let _ = history.push_state_with_url(&JsValue::NULL, "", Some(&home));
-                }
-                ask(Way::Back);
-            }
+        let clicks = document();
+        let _ = clicks.add_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
+        let hear = SendWrapper::new(hear);
+        on_cleanup(move || {
+            let clicks = document();
+            let _ = clicks.remove_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
         });
         let leaving = window_event_listener(ev::beforeunload, move |event| {
             if edited() {
@@ -118,9 +132,10 @@ pub fn Guard() -> impl IntoView {
         }
     };
     let leave = move |_| {
+        let way = asked.get_untracked();
         close();
         unsaved.set(false);
-        match way.get_untracked() {
+        match way {
             Some(Way::To(path)) => navigate(&path, NavigateOptions::default()),
             Some(Way::Back) => {
                 let _ = window().history().and_then(|history| history.back());
@@ -129,7 +144,7 @@ pub fn Guard() -> impl IntoView {
         }
     };
     view! {
-        <dialog class="ask" node_ref=dialog aria-labelledby="ask-title">
+        <dialog class="ask" node_ref=dialog aria-labelledby="ask-title" on:close=move |_| asked.set(None)>
             <h2 id="ask-title">{t("unsaved.title")}</h2>
             <p>{t("unsaved.text")}</p>
             <div class="actions">

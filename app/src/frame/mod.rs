@@ -4,7 +4,7 @@
 mod guard;
 mod theme;
 
-pub use guard::{Guard, Unsaved};
+pub use guard::{Guard, Unsaved, hear_the_way_back};
 #[cfg(feature = "ssr")]
 pub use theme::theme_of_request;
 
@@ -32,7 +32,6 @@ pub fn dialog_open() -> Memo<bool> {
 pub fn Frame() -> impl IntoView {
     let lost = RwSignal::new(false);
     provide_context(ConnectionLost(lost));
-    provide_context(Unsaved(RwSignal::new(false)));
     let who = Resource::new_blocking(|| (), |()| who_am_i());
     let behind = dialog_open();
     view! {
