@@ -1,6 +1,7 @@
 //! Server functions of this feature: caller, one call, the error mapped. Those that are forms take flat arguments, so
 //! that a browser can post them by itself.
 
+use super::found::FoundDockerfile;
 use crate::error::Problem;
 use crate::model::*;
 use kiops_events::Row;
@@ -134,6 +135,20 @@ pub async fn get_row(id: BuildId, row: u64) -> Result<Row, Problem> {
 #[server(prefix = "/api/fn", input = server_fn::codec::Json)]
 pub async fn search_log(id: BuildId, text: String, from: u64) -> Result<Option<SearchHit>, Problem> {
     answer(backend()?.builds.search(&caller()?, &id, &text, from, &super::log::as_shown).await)
+}
+
+/// What Auto-detect takes in this service, where a build has looked already.
+#[server(prefix = "/api/fn", input = server_fn::codec::Json)]
+pub async fn detected_dockerfile(service: ServiceId) -> Result<Option<FoundDockerfile>, Problem> {
+    let (backend, caller) = (backend()?, caller()?);
+    let detail = answer(backend.services.get(&caller, &service).await)?;
+    for build in [detail.last_build, detail.latest_image].into_iter().flatten() {
+        let snapshot = answer(backend.builds.snapshot(&caller, &build.id).await)?;
+        if let Some(found) = FoundDockerfile::of(&snapshot) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

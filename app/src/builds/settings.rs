@@ -1,11 +1,13 @@
 //! Settings: where the Dockerfile is, how large and how fresh the build, and where its image goes.
 
-use super::api::SaveSettings;
+use super::api::{SaveSettings, detected_dockerfile};
+use super::found::FoundDockerfile;
+use super::ref_text;
 use crate::frame::Unsaved;
 use crate::locales::{t, tf};
-use crate::model::{BuildSettings, DockerfileChoice, Profile};
+use crate::model::{BuildSettings, DockerfileChoice, Profile, ServiceId};
 use crate::services::{Shown, kind_name};
-use crate::ui::{Field, FormError, Problems, Returned, Switch, browser, format, icon, notice};
+use crate::ui::{Field, FormError, Problems, Returned, Switch, badge, browser, format, icon, notice};
 use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
@@ -14,11 +16,7 @@ use leptos_router::hooks::use_query_map;
 pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let action = ServerAction::<SaveSettings>::new();
     let value = action.value();
-    let Unsaved(unsaved) = Unsaved::here();
-    unsaved.set(false);
-    on_cleanup(move || {
-        unsaved.try_set(false);
-    });
+    let unsaved = Unsaved::of_form();
     let saved = RwSignal::new(use_query_map().with_untracked(|q| q.get_str("saved").is_some()));
     // A counter of fresh starts: the form is written anew from what is stored.
     let fresh = RwSignal::new(0u32);
@@ -68,7 +66,12 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                         <input type="hidden" name="id" value=detail.id.to_string()/>
                         <input type="hidden" name="version" id="settings-version" value=settings.version.to_string()/>
                         <input type="hidden" name="time_limit_s" value=settings.time_limit_s.to_string()/>
-                        <DockerfileGroup settings=settings.clone() returned=returned.clone() problems=problems/>
+                        <DockerfileGroup
+                            service=detail.id
+                            settings=settings.clone()
+                            returned=returned.clone()
+                            problems=problems
+                        />
                         <RegistryGroup shown=shown/>
                         <OptionsGroup settings=settings returned=returned/>
                     }
@@ -102,7 +105,12 @@ fn set_version(version: i64) {
 }
 
 #[component]
-fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Problems) -> impl IntoView {
+fn DockerfileGroup(
+    service: ServiceId,
+    settings: BuildSettings,
+    returned: Returned,
+    problems: Problems,
+) -> impl IntoView {
     let (mode, path) = match &settings.dockerfile {
         DockerfileChoice::Auto => ("auto", String::new()),
         DockerfileChoice::Path { path } => ("path", format!("./{path}")),
@@ -122,7 +130,7 @@ fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Proble
                     {card("wizard", "settings.wizard", "settings.wizard_later", true)}
                 </div>
                 <div class="only-auto">
-                    <p class="hint">{t("settings.auto_rule")}</p>
+                    <Found service=service/>
                 </div>
                 <div class="only-path half">
                     <Field
@@ -139,6 +147,43 @@ fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Proble
         </fieldset>
     }
     .into_any()
+}
+
+/// What Auto-detect has found, or its rule while no build has looked.
+#[component]
+fn Found(service: ServiceId) -> impl IntoView {
+    let found = Resource::new(move || service.clone(), detected_dockerfile);
+    let rule = || view! { <p class="hint">{t("settings.auto_rule")}</p> }.into_any();
+    view! {
+        <Suspense fallback=rule>
+            {move || Suspend::new(async move {
+                match found.await {
+                    Ok(Some(found)) => found_text(found),
+                    _ => rule(),
+                }
+            })}
+        </Suspense>
+    }
+}
+
+fn found_text(found: FoundDockerfile) -> AnyView {
+    let number = found.number.to_string();
+    let seen = [("n", number.as_str()), ("branch", ref_text(&found.branch))];
+    let also = (!found.also.is_empty()).then(|| {
+        let key = if found.path.is_some() { "settings.found_also" } else { "settings.found_instead" };
+        view! { <span>{t(key)} " " <code>{found.also.clone()}</code> " " {t("settings.use_path")}</span> }
+    });
+    let what = match &found.path {
+        Some(path) => {
+            view! { {badge("success", "check", t("settings.found"))} <code>"./" {path.clone()}</code> <span>{tf("settings.found_in", &seen)}</span> }
+                .into_any()
+        }
+        None => {
+            view! { {badge("warning", "warning", t("settings.found_none"))} <span>{tf("settings.found_none_in", &seen)}</span> }
+                .into_any()
+        }
+    };
+    view! { <p class="found">{what} {also}</p> }.into_any()
 }
 
 #[component]

@@ -3,6 +3,7 @@
 //! A text's `{name}` places are filled from arguments. A key without a text shows as itself: a newer server's code is
 //! better than nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,23 +53,31 @@ pub fn has(key: &str) -> bool {
 }
 
 pub fn tf(key: &str, args: &[(&str, &str)]) -> String {
-    fill(find(key).unwrap_or(key), |name| args.iter().find(|(n, _)| *n == name).map(|(_, v)| *v))
+    fill(find(key).unwrap_or(key), |name| args.iter().find(|(n, _)| *n == name).map(|(_, v)| Cow::Borrowed(*v)))
 }
 
 /// The same with arguments as problems and notes carry them.
 pub fn tm(key: &str, args: &BTreeMap<String, String>) -> String {
-    fill(find(key).unwrap_or(key), |name| args.get(name).map(String::as_str))
+    fill(find(key).unwrap_or(key), |name| argument(args, name))
+}
+
+/// A value as people read it: `free` is told of `free_bytes`.
+fn argument<'a>(args: &'a BTreeMap<String, String>, name: &str) -> Option<Cow<'a, str>> {
+    args.get(name).map(|value| value.as_str().into()).or_else(|| {
+        let bytes = args.get(&format!("{name}_bytes"))?.parse().ok()?;
+        Some(crate::ui::format::memory(bytes).into())
+    })
 }
 
 /// Fills `{name}`; a place without an argument disappears.
-fn fill<'a>(text: &'a str, arg: impl Fn(&str) -> Option<&'a str>) -> String {
+fn fill<'a>(text: &str, arg: impl Fn(&str) -> Option<Cow<'a, str>>) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         out.push_str(before);
         match after.split_once('}') {
             Some((name, after)) => {
-                out.push_str(arg(name).unwrap_or_default());
+                out.push_str(&arg(name).unwrap_or_default());
                 rest = after;
             }
             None => {
@@ -107,7 +116,7 @@ pub use on_server::*;
 
 #[cfg(feature = "ssr")]
 mod on_server {
-    use super::{LANG_COOKIE, Lang, Texts, fill};
+    use super::{LANG_COOKIE, Lang, Texts, argument, fill};
     use leptos::prelude::use_context;
     use std::collections::BTreeMap;
     use std::sync::LazyLock;
@@ -131,7 +140,7 @@ mod on_server {
 
     /// A sentence for whoever is not in a page: the JSON API, a mail.
     pub fn message(lang: Lang, key: &str, args: &BTreeMap<String, String>) -> String {
-        fill(find_in(lang, key).unwrap_or(key), |name| args.get(name).map(String::as_str))
+        fill(find_in(lang, key).unwrap_or(key), |name| argument(args, name))
     }
 
     /// The language of an `Accept-Language` header: the first by quality that there is.
@@ -253,8 +262,14 @@ mod tests {
 
     #[test]
     fn places_are_filled() {
-        assert_eq!(fill("a {x} b {y} c", |n| (n == "x").then_some("1")), "a 1 b  c");
+        assert_eq!(fill("a {x} b {y} c", |n| (n == "x").then_some("1".into())), "a 1 b  c");
         assert_eq!(fill("{ {x", |_| None), "{ {x");
+    }
+
+    #[test]
+    fn sizes_are_told_as_people_read_them() {
+        let args = [("free_bytes", "1610612736"), ("host", "h")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        assert_eq!(message(Lang::En, "{free} at {host}{needed}", &args), "1.5 GiB at h");
     }
 
     #[test]

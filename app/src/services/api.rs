@@ -27,6 +27,12 @@ pub async fn get_service(id: ServiceId) -> Result<ServiceDetail, Problem> {
     answer(backend()?.services.get(&caller()?, &id).await)
 }
 
+/// The queue and the disk: what may keep a build from starting.
+#[server(prefix = "/api/fn", input = server_fn::codec::Json)]
+pub async fn get_status() -> Result<SystemStatus, Problem> {
+    answer(backend()?.system.status(&caller()?).await)
+}
+
 #[server(prefix = "/api/fn", input = server_fn::codec::Json)]
 pub async fn list_refs(id: ServiceId) -> Result<RefList, Problem> {
     answer(backend()?.services.refs(&caller()?, &id).await)

@@ -168,11 +168,13 @@ pub fn RegistryInputs(
                     autocomplete="new-password"
                     error=problems.at("registry_config.password")
                 />
-                <label class="check only-private">
-                    <input type="checkbox" name="plain_http" value="true" checked=plain aria-describedby="plain-http-hint"/>
-                    <span>{t("registry.plain_http")}</span>
-                    <span class="hint" id="plain-http-hint">{t("registry.plain_http_hint")}</span>
-                </label>
+                <div class="only-private">
+                    <label class="check">
+                        <input type="checkbox" name="plain_http" value="true" checked=plain aria-describedby="plain-http-hint"/>
+                        <span>{t("registry.plain_http")}</span>
+                    </label>
+                    <p class="hint check-hint" id="plain-http-hint">{t("registry.plain_http_hint")}</p>
+                </div>
             </div>
             <div class="check-row">
                 <button class="button" type="button" disabled=move || busy.get() on:click=test>

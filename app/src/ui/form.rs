@@ -1,5 +1,6 @@
 //! Forms that work before the page's program has loaded, and keep what was typed when something is wrong.
 
+use super::browser;
 use crate::error::{Problem, ProblemStatus};
 use crate::locales::tm;
 use leptos::prelude::*;
@@ -62,10 +63,17 @@ impl Problems {
         returned: &Returned,
     ) -> Self {
         let before = returned.problem.clone();
-        Self(Signal::derive(move || match answer() {
+        let problem = Signal::derive(move || match answer() {
             None => before.clone(),
             Some(result) => result.err(),
-        }))
+        });
+        // The input may be out of sight. What a plain form brought back is focused by the browser itself.
+        Effect::new(move |asked: Option<()>| {
+            if problem.with(|p| p.as_ref().is_some_and(|p| p.field.is_some())) && asked.is_some() {
+                browser::focus_soon("[aria-invalid=true]");
+            }
+        });
+        Self(problem)
     }
 
     /// The sentence for one input, by its name in the API.
@@ -135,6 +143,7 @@ pub fn Field(
                 readonly=readonly
                 spellcheck="false"
                 autocapitalize="off"
+                autofocus=error.with_untracked(Option::is_some)
                 aria-invalid=move || error.with(Option::is_some).then_some("true")
                 aria-describedby=described
             />
