@@ -17,6 +17,9 @@ pub mod model;
 mod services;
 mod ui;
 
+pub use frame::get_system;
+pub use ui::format;
+
 use accounts::{SetPasswordPage, SignInPage};
 use frame::{Frame, NotFoundPage};
 use leptos::prelude::*;

@@ -1,9 +1,11 @@
 //! The frame around the pages: navigation, top bar, theme and language, the banner while the connection is down, and
 //! the question before unsaved edits are left.
 
+mod api;
 mod guard;
 mod theme;
 
+pub use api::get_system;
 pub use guard::{Guard, Unsaved};
 #[cfg(feature = "ssr")]
 pub use theme::theme_of_request;
@@ -135,7 +137,7 @@ fn Account(name: String) -> impl IntoView {
 #[component]
 pub fn NotFoundPage() -> impl IntoView {
     #[cfg(feature = "ssr")]
-    crate::call::page_status(&crate::error::Problem::not_found("page"));
+    crate::call::page_status(&crate::error::Problem::not_found());
     view! {
         <Title text=t("not_found.title")/>
         <main class="door">

@@ -57,7 +57,7 @@ pub fn ServicePage() -> impl IntoView {
         |id| async move {
             match id {
                 Some(id) => get_service(id).await,
-                None => Err(Problem::not_found("service")),
+                None => Err(Problem::not_found()),
             }
         },
     );
