@@ -17,6 +17,8 @@ pub mod model;
 mod services;
 mod ui;
 
+pub use ui::format;
+
 use accounts::{SetPasswordPage, SignInPage};
 use frame::{Frame, NotFoundPage};
 use leptos::prelude::*;

@@ -39,6 +39,7 @@ pub async fn save_settings(
         ("path", &path),
         ("profile", profile.as_str()),
         ("no_cache", if no_cache { "true" } else { "" }),
+        ("version", &version),
     ];
     let page = format!("/services/edit/{id}?build=settings");
     let saved = give_back("settings", &page, &values, result)?;

@@ -20,11 +20,17 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let saved = RwSignal::new(use_query_map().with_untracked(|q| q.get_str("saved").is_some()));
     // A counter of fresh starts: the form is written anew from what is stored.
     let fresh = RwSignal::new(0u32);
+    // The version that the form's values belong to; in a form that was given back an older one than the page's.
+    let written_from = StoredValue::new(0);
+    // Before the page's program runs only a link can load anything.
+    let runs = RwSignal::new(false);
+    Effect::new(move |_| runs.set(true));
     Effect::new(move |_| match value.get() {
         Some(Ok(settings)) => {
             unsaved.set(false);
             saved.set(true);
             set_version(settings.version);
+            written_from.set_value(settings.version);
             shown.detail.update(|d| d.settings = settings);
         }
         Some(Err(_)) => saved.set(false),
@@ -44,7 +50,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let load_newer = move |_| {
         shown.refresh();
         // The refreshed settings are what the new form is written from.
-        let before = shown.detail.with_untracked(|d| d.settings.version);
+        let before = written_from.get_value();
         let once = StoredValue::new(true);
         Effect::new(move |_| {
             if shown.detail.with(|d| d.settings.version) != before && once.get_value() {
@@ -54,6 +60,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
         });
     };
     let code = problems.code();
+    let page = shown.detail.with_untracked(|d| format!("/services/edit/{}?build=settings", d.id));
     view! {
         <ActionForm action=action attr:class="settings-form" on:input=edited>
             <div class="sheet-body">
@@ -62,9 +69,12 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                     let detail = shown.detail.get_untracked();
                     let settings = detail.settings;
                     let returned = if fresh.get_untracked() == 0 { returned.clone() } else { Returned::default() };
+                    // Old values go with the version that they were typed for: they must not win over newer ones.
+                    let version = returned.value("version", &settings.version.to_string());
+                    written_from.set_value(version.parse().unwrap_or(settings.version));
                     view! {
                         <input type="hidden" name="id" value=detail.id.to_string()/>
-                        <input type="hidden" name="version" id="settings-version" value=settings.version.to_string()/>
+                        <input type="hidden" name="version" id="settings-version" value=version/>
                         <input type="hidden" name="time_limit_s" value=settings.time_limit_s.to_string()/>
                         <DockerfileGroup
                             service=detail.id
@@ -83,8 +93,14 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                 </p>
                 <FormError error=problems.elsewhere(&["settings.dockerfile.path"])/>
                 {move || {
-                    (code.get().as_deref() == Some("settings_conflict"))
-                        .then(|| view! { <button class="button" type="button" on:click=load_newer>{t("settings.load_newer")}</button> })
+                    let label = t("settings.load_newer");
+                    match (code.get().as_deref() == Some("settings_conflict"), runs.get()) {
+                        (false, _) => ().into_any(),
+                        (true, false) => view! { <a class="button" role="button" href=page.clone()>{label}</a> }.into_any(),
+                        (true, true) => {
+                            view! { <button class="button" type="button" on:click=load_newer>{label}</button> }.into_any()
+                        }
+                    }
                 }}
                 <span class="spacer"></span>
                 <button class="button" type="button" disabled=move || !unsaved.get() on:click=move |_| start_over(())>

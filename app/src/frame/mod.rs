@@ -134,7 +134,7 @@ fn Account(name: String) -> impl IntoView {
 #[component]
 pub fn NotFoundPage() -> impl IntoView {
     #[cfg(feature = "ssr")]
-    crate::call::page_status(&crate::error::Problem::not_found("page"));
+    crate::call::page_status(&crate::error::Problem::not_found());
     view! {
         <Title text=t("not_found.title")/>
         <main class="door">

@@ -94,6 +94,8 @@ pub struct BuildDetail {
     pub cached_steps: u32,
     /// Whether the stored log has the count and the hash that the agent stated; none while it runs.
     pub log_verified: Option<bool>,
+    /// When the log had grown too old to be kept: what is left of it is a note that says so.
+    pub log_removed_at: Option<i64>,
     pub diagnosis: Option<Diagnosis>,
 }
 

@@ -63,7 +63,7 @@ pub fn ServicePage() -> impl IntoView {
         |id| async move {
             match id {
                 Some(id) => Ok((get_service(id).await?, get_status().await.ok())),
-                None => Err(Problem::not_found("service")),
+                None => Err(Problem::not_found()),
             }
         },
     );

@@ -32,6 +32,7 @@ fn registry_fields(values: &FormValues) -> RegistryFields {
         username: values.get("username"),
         password: values.get("password"),
         plain_http: values.get("plain_http"),
+        version: String::new(),
     }
 }
 
@@ -206,6 +207,7 @@ pub fn SourceInputs(
             url: values.get("url"),
             token: (!token.is_empty()).then_some(token),
             default_branch: String::new(),
+            version: None,
         };
         let id = id.clone();
         busy.set(true);

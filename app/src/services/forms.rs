@@ -5,7 +5,7 @@ use super::detail::Shown;
 use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
 use crate::frame::Unsaved;
 use crate::locales::t;
-use crate::ui::{FormError, PageDialog, Problems, Returned};
+use crate::ui::{FormError, LoadNewer, PageDialog, Problems, Returned};
 use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
@@ -34,11 +34,13 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
     let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
+    let version = detail.registry_config.version.to_string();
     view! {
         <PageDialog title=t("registry.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
             <ActionForm action=action on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <input type="hidden" name="version" value=returned.value("version", &version)/>
                     <RegistryInputs
                         stored=Some(detail.registry_config)
                         id=Some(detail.id)
@@ -49,6 +51,7 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
                 </div>
                 <footer class="sheet-foot">
                     <FormError error=problems.elsewhere(REGISTRY_INPUTS)/>
+                    <LoadNewer problems=problems page=format!("{close}?edit=registry")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
                     <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
                 </footer>
@@ -68,11 +71,13 @@ pub fn SourceForm(shown: Shown) -> impl IntoView {
     let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
+    let version = detail.source.version.to_string();
     view! {
         <PageDialog title=t("source.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
             <ActionForm action=action on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <input type="hidden" name="version" value=returned.value("version", &version)/>
                     <SourceInputs
                         url=detail.source.url
                         default_branch=detail.source.default_branch
@@ -84,6 +89,7 @@ pub fn SourceForm(shown: Shown) -> impl IntoView {
                 </div>
                 <footer class="sheet-foot">
                     <FormError error=problems.elsewhere(&["source.url", "source.token", "source.default_branch"])/>
+                    <LoadNewer problems=problems page=format!("{close}?edit=source")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
                     <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
                 </footer>

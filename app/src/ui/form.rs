@@ -2,7 +2,7 @@
 
 use super::browser;
 use crate::error::{Problem, ProblemStatus};
-use crate::locales::tm;
+use crate::locales::{t, tm};
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 use leptos_router::params::ParamsMap;
@@ -94,6 +94,17 @@ impl Problems {
     pub fn code(self) -> Signal<Option<String>> {
         let problem = self.0;
         Signal::derive(move || problem.with(|p| p.as_ref().map(|p| p.code.clone())))
+    }
+}
+
+/// When somebody else has saved meanwhile: the way to what is stored now. It asks the server for the whole page anew, so
+/// that nothing of the old one stays.
+#[component]
+pub fn LoadNewer(problems: Problems, page: String) -> impl IntoView {
+    let code = problems.code();
+    move || {
+        (code.get().as_deref() == Some("settings_conflict"))
+            .then(|| view! { <a class="button" href=page.clone() rel="external">{t("settings.load_newer")}</a> })
     }
 }
 

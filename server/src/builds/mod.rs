@@ -10,6 +10,7 @@
 //! | `reconcile` | whatever died is found again: at the start, and every few seconds |
 //! | `live` | who watches a build is told what changed |
 //! | `read` | what pages and scripts ask for |
+//! | `retain` | logs that have grown old go |
 //!
 //! What never enters: SQL, HTTP, and how an agent is run.
 
@@ -21,6 +22,7 @@ mod queue;
 pub mod read;
 mod reconcile;
 mod redact;
+pub mod retain;
 mod spec;
 mod start;
 mod sync_points;

@@ -46,7 +46,7 @@ pub(super) async fn detail(inner: &Inner, org: &OrgId, id: &BuildId) -> Result<B
 }
 
 pub(super) async fn detail_of(inner: &Inner, row: BuildRow, view: &BuildView, now_ms: i64) -> Result<BuildDetail> {
-    let (log_verified, diagnosis) = (row.log_verified, row.diagnosis.clone());
+    let (log_verified, log_removed_at, diagnosis) = (row.log_verified, row.log_removed_at, row.diagnosis.clone());
     let zero_ms = row.started_at.unwrap_or(now_ms);
     let head = whole_head(inner, row).await.map_err(|e| of_store("build", e))?;
     let step = |step: &StepView| StepSummary {
@@ -61,6 +61,7 @@ pub(super) async fn detail_of(inner: &Inner, row: BuildRow, view: &BuildView, no
         steps: view.steps.iter().map(step).collect(),
         cached_steps: view.cached_steps(),
         log_verified,
+        log_removed_at,
         diagnosis,
     })
 }

@@ -89,6 +89,7 @@ pub fn start_spec(
             commit: row.commit.clone(),
             reference: full_reference(&row.branch),
             submodules: true,
+            addresses: Default::default(),
         },
         dockerfile: match &snapshot.settings.dockerfile {
             DockerfileChoice::Auto => DockerfileSpec::Auto,
@@ -104,7 +105,7 @@ pub fn start_spec(
             no_cache: snapshot.settings.no_cache,
             mount_namespace: format!("{}-{}", row.service_id, snapshot.cache_generation),
         },
-        // The runner alone knows its paths.
+        // The runner alone knows its paths, and what its agents may reach.
         buildkit: BuildkitSpec {
             buildkitd: nowhere(),
             buildctl: nowhere(),
@@ -191,6 +192,7 @@ mod tests {
             failure_code: None,
             diagnosis: None,
             log_verified: None,
+            log_removed_at: None,
             snapshot: crate::store::BuildSnapshot {
                 git_url: "https://git.example.com/a/b".into(),
                 git_secret: Some(SecretId::from_random([1; ID_LETTERS])),
@@ -202,6 +204,7 @@ mod tests {
                     username: "robot".into(),
                     has_password: true,
                     plain_http: true,
+                    version: 1,
                 },
                 registry_secret: None,
                 settings: BuildSettings { no_cache: true, ..BuildSettings::default() },

@@ -17,7 +17,7 @@ use kiops_server::registry::RegistryClient;
 use kiops_server::runner::Runner;
 use kiops_server::runner::local::{LocalConfig, LocalRunner};
 use kiops_server::secrets::{KeySource, Sealer};
-use kiops_server::store::{self, BuildRow, DatabaseUrl, NewServiceRow, SharedStore};
+use kiops_server::store::{self, BuildRow, DatabaseUrl, NewServiceRow, SecretRow, SharedStore};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -195,7 +195,7 @@ impl World {
             runner: runner.clone(),
             sealer: sealer.clone(),
             heads: Arc::new(Git::new(&tmp, &tmp, policy)),
-            registry: Arc::new(RegistryClient::new()),
+            registry: Arc::new(RegistryClient::new(policy)),
             disk: Arc::new(Disk::new(&data.path, wishes.min_free_bytes)),
             config,
         });
@@ -228,6 +228,7 @@ impl World {
             username: String::new(),
             has_password: false,
             plain_http: true,
+            version: 1,
         }
     }
 
@@ -238,8 +239,8 @@ impl World {
         registry: RegistryConfig,
         credentials: Credentials,
     ) -> ServiceId {
-        let git_secret = self.secret(credentials.git_token).await;
-        let registry_secret = self.secret(credentials.registry_password).await;
+        let git_secret = self.secret(credentials.git_token);
+        let registry_secret = self.secret(credentials.registry_password);
         let id = ServiceId::from_random(random());
         let service = NewServiceRow {
             id: id.clone(),
@@ -257,12 +258,10 @@ impl World {
         id
     }
 
-    async fn secret(&self, value: Option<&str>) -> Option<SecretId> {
+    fn secret(&self, value: Option<&str>) -> Option<SecretRow> {
         let id = SecretId::from_random(random());
         let (org, user) = (&self.caller.org_id, &self.caller.user_id);
-        let row = self.sealer.seal_row(id.clone(), org, user, value?.as_bytes()).unwrap();
-        self.store.put_secret(&row).await.unwrap();
-        Some(id)
+        Some(self.sealer.seal_row(id, org, user, value?.as_bytes()).unwrap())
     }
 
     pub async fn start(&self, service: &ServiceId) -> BuildId {
@@ -376,6 +375,7 @@ pub fn local_runner(data: &Path, hosts: &Hosts) -> LocalRunner {
         buildctl: bins.buildctl,
         dockerhub_mirrors: vec![hosts.registry.address()],
         insecure_registries: vec![hosts.registry.address()],
+        addresses: AddressPolicy { loopback: true },
     })
     .unwrap()
 }

@@ -21,6 +21,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use folder::Attempt;
 use kiops_app::model::BuildId;
+use kiops_events::address::AddressPolicy;
 use kiops_events::spec::BuildkitSpec;
 use process::Who;
 use rustix::fs::{FlockOperation, flock};
@@ -50,6 +51,8 @@ pub struct LocalConfig {
     pub dockerhub_mirrors: Vec<String>,
     /// Registries served over plain HTTP, `host:port`.
     pub insecure_registries: Vec<String>,
+    /// Where agents may fetch sources from.
+    pub addresses: AddressPolicy,
 }
 
 /// An attempt's gate.
@@ -148,6 +151,7 @@ impl Runner for LocalRunner {
         let _one = gate.lock().await;
         let at = self.attempt(&build, start.spec.attempt);
         start.spec.buildkit = self.buildkit().await?.clone();
+        start.spec.source.addresses = self.config.addresses;
         if !rustix::process::geteuid().is_root() {
             // Only root's cgroups can be counted on; the screen says that limits apply in Kubernetes.
             start.spec.limits.cgroup = None;
