@@ -108,7 +108,7 @@ pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
                     match snapshot.await {
                         // Another service's build is not to be found here.
                         Ok(snapshot) if snapshot.build.head.service_id != service => {
-                            missing(&Problem::not_found("build"), &service)
+                            missing(&Problem::not_found(), &service)
                         }
                         Ok(snapshot) => view! { <LiveBuild snapshot=snapshot row=row shown=shown/> }.into_any(),
                         Err(problem) => missing(&problem, &service),

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn only_some_refusals_are_for_good() {
         assert!(matches!(lost_by(&Problem::unauthenticated()), Some(Lost::SignedOut)));
-        assert!(matches!(lost_by(&Problem::not_found("build")), Some(Lost::Gone)));
+        assert!(matches!(lost_by(&Problem::not_found()), Some(Lost::Gone)));
         for code in ["connection", "unavailable", "outdated"] {
             assert!(lost_by(&Problem::new(ProblemStatus::Unavailable, code)).is_none(), "{code}");
         }
