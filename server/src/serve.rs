@@ -71,7 +71,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         .await
         .map_err(|problem| anyhow!("The administrator cannot be prepared: {problem}"))?;
     if let Some(file) = &config.demo_service {
-        demo::register_once(file, &*services, &accounts.administrator().await?, &*store).await?;
+        demo::register_once(file, &services, &accounts.administrator().await?, &*store).await?;
     }
 
     let edge = Edge {
