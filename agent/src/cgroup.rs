@@ -69,7 +69,18 @@ impl Group {
         let quota = u64::from(spec.cpu_millicores) * PERIOD_US / 1000;
         put(&cpu.join("cpu.cfs_period_us"), PERIOD_US)?;
         put(&cpu.join("cpu.cfs_quota_us"), quota)?;
-        put(&memory.join("memory.limit_in_bytes"), spec.memory_bytes)?;
+        // Without swap: a build that is out of memory is to say so, and not to become slow. The kernel wants memory never
+        // above memory with swap: when both grow, the second goes first. Without swap accounting there is no second.
+        let (limit, with_swap) = (memory.join("memory.limit_in_bytes"), memory.join("memory.memsw.limit_in_bytes"));
+        if with_swap.exists() {
+            let grew = put(&with_swap, spec.memory_bytes).is_ok();
+            put(&limit, spec.memory_bytes)?;
+            if !grew {
+                put(&with_swap, spec.memory_bytes)?;
+            }
+        } else {
+            put(&limit, spec.memory_bytes)?;
+        }
         let bell = out_of_memory_bell(&memory).ok();
         Ok(Self::V1 { cpuacct, memory, bell, rung: 0 })
     }
@@ -83,6 +94,10 @@ impl Group {
             std::fs::create_dir_all(&folder)?;
         }
         put(&folder.join("memory.max"), spec.memory_bytes)?;
+        // A build that is out of memory is to say so, and not to become slow. Not there on a kernel without swap.
+        if folder.join("memory.swap.max").exists() {
+            put(&folder.join("memory.swap.max"), 0)?;
+        }
         let quota = u64::from(spec.cpu_millicores) * PERIOD_US / 1000;
         std::fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}"))?;
         Ok(Self::V2 { folder })

@@ -2,16 +2,19 @@
 //!
 //! The credential is never in an argument, an address or an environment variable's value: git asks this same program for
 //! it ([`answer_git`]), which reads the file, and only where the host is the repository's own. No configuration of the
-//! machine or its users has a say. `.git` is taken away at the end: it differs from one checkout to the next, so with it
+//! machine or its users has a say. Every address, of submodules too, is looked up and judged before git asks it, git is
+//! told what was found, and redirects are not followed: they could lead anywhere. `.git` is taken away at the end: it differs from one checkout to the next, so with it
 //! `COPY . .` would never be cached.
 
 use crate::process::{Ended, environment, output_within, run_logged};
 use crate::record::{Ending, PhaseLog, Recorder};
 use crate::stop::Stop;
+use kiops_events::address;
 use kiops_events::event::Phase;
 use kiops_events::spec::SourceSpec;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::process::Command;
@@ -29,6 +32,7 @@ const CONFIGURATION: &str = "\
 [gc]
 \tauto = 0
 [http]
+\tfollowRedirects = false
 \tlowSpeedLimit = 1000
 \tlowSpeedTime = 60
 [maintenance]
@@ -38,6 +42,9 @@ const CONFIGURATION: &str = "\
 [submodule]
 \trecurse = false
 ";
+
+/// What git may take for what it does by itself.
+const OWN_TIME: Duration = Duration::from_secs(30);
 
 /// Where the checkout works.
 pub struct Places<'a> {
@@ -65,9 +72,10 @@ pub async fn run(source: &SourceSpec, places: &Places<'_>, recorder: &Recorder, 
         .and_then(|()| std::fs::write(places.home.join("gitconfig"), CONFIGURATION));
     prepared.map_err(|e| Ending::trouble("agent", "the workspace cannot be made", &e))?;
     let mut git = Git { source, places, log: PhaseLog::new(recorder, Phase::Checkout), stop };
+    git.admit(&source.url).await?;
     git.commit().await?;
     git.tell_commit(recorder).await;
-    if source.submodules && places.tree.join(".gitmodules").exists() {
+    if source.submodules {
         git.submodules().await?;
     }
     without_git(places.tree).map_err(|e| Ending::trouble("agent", ".git cannot be taken away", &e))
@@ -94,6 +102,10 @@ impl Git<'_> {
         // Some servers give a commit by its hash only where a branch or tag stands at it, old ones never. Then what is
         // known of the reference must do, and at last all of its history.
         let mut text = self.fetch(&[&fetch[..], &[&commit]].concat()).await?;
+        if let Some(url) = text.as_deref().and_then(|text| with_suffix(&self.source.url, text)) {
+            self.must(&["remote", "set-url", "origin", &url]).await?;
+            text = self.fetch(&[&fetch[..], &[&commit]].concat()).await?;
+        }
         if text.is_some() && !reference.is_empty() {
             let first = text.take();
             if !first.as_deref().is_some_and(refused_by_hash) {
@@ -123,13 +135,81 @@ impl Git<'_> {
         self.must(&["checkout", "--quiet", "--force", "--detach", &commit]).await
     }
 
+    /// One level after another, so that every address is judged before it is asked.
     async fn submodules(&mut self) -> Result<(), Ending> {
-        self.must(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1", "--jobs=4"]).await
+        let mut folders = vec![self.places.tree.to_owned()];
+        while let Some(folder) = folders.pop() {
+            if !folder.join(".gitmodules").exists() {
+                continue;
+            }
+            self.must_in(&folder, &["submodule", "--quiet", "init"]).await?;
+            let urls = self.submodule_urls(&folder).await?;
+            for (_, url) in &urls {
+                self.admit(url).await?;
+            }
+            let update = ["submodule", "--quiet", "update", "--depth=1", "--jobs=4"];
+            if let Some(text) = self.fetch_in(&folder, &update).await? {
+                let suffixed: Vec<_> =
+                    urls.iter().filter_map(|(key, url)| Some((key, with_suffix(url, &text)?))).collect();
+                if suffixed.is_empty() {
+                    return Err(self.failed(&text));
+                }
+                for (key, url) in suffixed {
+                    self.must_in(&folder, &["config", key, &url]).await?;
+                }
+                self.must_in(&folder, &update).await?;
+            }
+            folders.extend(self.submodule_folders(&folder).await?);
+        }
+        Ok(())
+    }
+
+    /// Key and address of each, relative ones made whole.
+    async fn submodule_urls(&self, folder: &Path) -> Result<Vec<(String, String)>, Ending> {
+        let found = self.read(folder, &["config", "--null", "--get-regexp", r"^submodule\..*\.url$"]).await?;
+        Ok(found.split('\0').filter_map(|e| e.split_once('\n')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
+    /// Where the commit has others, as its tree says: what a file says could lead out of it.
+    async fn submodule_folders(&self, folder: &Path) -> Result<Vec<PathBuf>, Ending> {
+        let tree = self.read(folder, &["ls-files", "--stage", "-z"]).await?;
+        let modules = tree.split('\0').filter_map(|entry| entry.strip_prefix("160000 ")?.split_once('\t'));
+        Ok(modules.map(|(_, path)| folder.join(path)).collect())
+    }
+
+    /// Refuses an address that may not be fetched from, and has git go to where it was found: a second look-up could lead
+    /// elsewhere.
+    async fn admit(&self, url: &str) -> Result<(), Ending> {
+        let Some((host, port)) = place_of(url) else {
+            // A folder, or a protocol that git refuses by itself.
+            return Ok(());
+        };
+        let policy = self.source.addresses;
+        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let ips: Vec<IpAddr> = match tokio::net::lookup_host((name.as_str(), port)).await {
+            Ok(found) => found.map(|address| address.ip()).collect(),
+            // Then a proxy looks the name up, and it alone knows what may be reached.
+            Err(_) if behind_proxy() => return Ok(()),
+            Err(_) => return Err(self.failure("dns")),
+        };
+        if !ips.iter().all(|ip| policy.allows(*ip)) {
+            let mut refused = self.failure("git_address");
+            refused.args.insert("host".to_owned(), host);
+            return Err(refused);
+        }
+        let Some(pin) = address::pin(&host, port, &ips) else { return Ok(()) };
+        let file = std::fs::OpenOptions::new().append(true).open(self.configuration());
+        file.and_then(|mut file| writeln!(file, "[http]\n\tcurloptResolve = {pin}"))
+            .map_err(|e| Ending::trouble("agent", "git's settings cannot be written", &e))
     }
 
     /// Fetches; the error's text where git fails.
     async fn fetch(&mut self, arguments: &[&str]) -> Result<Option<String>, Ending> {
-        let command = self.command(arguments);
+        self.fetch_in(self.places.tree, arguments).await
+    }
+
+    async fn fetch_in(&mut self, folder: &Path, arguments: &[&str]) -> Result<Option<String>, Ending> {
+        let command = self.command(folder, arguments);
         match run_logged(command, &mut self.log, self.stop).await {
             Ok(Ended::By(status)) if status.success() => Ok(None),
             Ok(Ended::By(_)) => Ok(Some(self.log.take_tail())),
@@ -139,21 +219,34 @@ impl Git<'_> {
     }
 
     async fn must(&mut self, arguments: &[&str]) -> Result<(), Ending> {
-        match self.fetch(arguments).await? {
+        self.must_in(self.places.tree, arguments).await
+    }
+
+    async fn must_in(&mut self, folder: &Path, arguments: &[&str]) -> Result<(), Ending> {
+        match self.fetch_in(folder, arguments).await? {
             None => Ok(()),
             Some(text) => Err(self.failed(&text)),
         }
     }
 
+    /// What a command that asks nobody prints. Where it fails there is nothing of what was asked for.
+    async fn read(&self, folder: &Path, arguments: &[&str]) -> Result<String, Ending> {
+        let output = output_within(self.command(folder, arguments), OWN_TIME)
+            .await
+            .map_err(|e| Ending::trouble("agent", "git cannot be run", &e))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     async fn has(&self, commit: &str) -> bool {
-        let command = self.command(&["cat-file", "-e", &format!("{commit}^{{commit}}")]);
-        output_within(command, Duration::from_secs(30)).await.is_ok_and(|o| o.status.success())
+        let command = self.command(self.places.tree, &["cat-file", "-e", &format!("{commit}^{{commit}}")]);
+        output_within(command, OWN_TIME).await.is_ok_and(|o| o.status.success())
     }
 
     /// Subject and author, for the log and the history.
     async fn tell_commit(&self, recorder: &Recorder) {
-        let command = self.command(&["log", "-1", "--no-show-signature", "--format=%an%x00%cI%x00%s", "HEAD"]);
-        let Ok(output) = output_within(command, Duration::from_secs(30)).await else { return };
+        let format = "--format=%an%x00%cI%x00%s";
+        let command = self.command(self.places.tree, &["log", "-1", "--no-show-signature", format, "HEAD"]);
+        let Ok(output) = output_within(command, OWN_TIME).await else { return };
         let text = String::from_utf8_lossy(&output.stdout);
         let mut parts = text.trim_end().splitn(3, '\0').map(|p| p.chars().take(500).collect::<String>());
         let (author, at, subject) = (parts.next(), parts.next(), parts.next());
@@ -168,11 +261,15 @@ impl Git<'_> {
         );
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn configuration(&self) -> PathBuf {
+        self.places.home.join("gitconfig")
+    }
+
+    fn command(&self, folder: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
-        command.arg("-C").arg(self.places.tree).args(arguments).env_clear().envs(environment()).envs([
+        command.arg("-C").arg(folder).args(arguments).env_clear().envs(environment()).envs([
             ("HOME", self.places.home.as_os_str()),
-            ("GIT_CONFIG_GLOBAL", self.places.home.join("gitconfig").as_os_str()),
+            ("GIT_CONFIG_GLOBAL", self.configuration().as_os_str()),
             ("GIT_CONFIG_NOSYSTEM", OsStr::new("1")),
             ("GIT_TERMINAL_PROMPT", OsStr::new("0")),
             ("GIT_ALLOW_PROTOCOL", OsStr::new("http:https:ssh")),
@@ -201,6 +298,47 @@ impl Git<'_> {
             ],
         )
     }
+}
+
+/// Whom a remote's address asks: by HTTP, by SSH, or by SSH as Git writes it for short. None for a folder, and for what
+/// git refuses by itself.
+fn place_of(remote: &str) -> Option<(String, u16)> {
+    if let Some(place) = address::host_and_port(remote) {
+        return Some(place);
+    }
+    let authority = match remote.split_once("://") {
+        Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" | "ssh" => rest.split(['/', '?', '#']).next()?,
+            _ => return None,
+        },
+        None => {
+            let (host, path) = remote.split_once(':')?;
+            // `name::address` names a program.
+            if host.contains('/') || path.starts_with(':') {
+                return None;
+            }
+            host
+        }
+    };
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    // What has not the form of a host is looked up as it stands, and not found.
+    let host = address::split_host(authority).unwrap_or(authority);
+    let port = authority[host.len()..].strip_prefix(':').and_then(|port| port.parse().ok());
+    Some((host.to_ascii_lowercase(), port.unwrap_or(22)))
+}
+
+/// Whether names are looked up by a proxy.
+fn behind_proxy() -> bool {
+    let is_proxy =
+        |name: &str| matches!(name.to_ascii_lowercase().as_str(), "http_proxy" | "https_proxy" | "all_proxy");
+    environment().iter().any(|(name, value)| is_proxy(name) && !value.is_empty())
+}
+
+/// The address that hosts which insist on the suffix redirect to, where that is what went wrong: it needs no host's word.
+fn with_suffix(url: &str, text: &str) -> Option<String> {
+    let redirected = text.to_lowercase().contains("the requested url returned error: 30");
+    (redirected && !url.ends_with(".git") && address::host_and_port(url).is_some())
+        .then(|| format!("{}.git", url.trim_end_matches('/')))
 }
 
 /// Git asks `Username for 'https://host': ` and `Password for 'https://user@host': `, also for a submodule on another
@@ -265,7 +403,7 @@ fn classify(text: &str) -> &'static str {
     const TABLE: &[(&str, &[&str])] = &[
         ("disk_full", &["no space left on device", "disk quota exceeded"]),
         (
-            "tls",
+            "git_tls",
             &[
                 "certificate verification failed",
                 "ssl certificate problem",
@@ -276,7 +414,7 @@ fn classify(text: &str) -> &'static str {
                 "tls connection was non-properly terminated",
             ],
         ),
-        ("dns", &["could not resolve host", "could not resolve hostname", "name or service not known"]),
+        ("git_dns", &["could not resolve host", "could not resolve hostname", "name or service not known"]),
         (
             "git_auth",
             &[
@@ -307,7 +445,7 @@ fn classify(text: &str) -> &'static str {
             ],
         ),
         (
-            "network",
+            "git_net",
             &[
                 "couldn't connect to server",
                 "connection refused",
@@ -333,6 +471,7 @@ fn classify(text: &str) -> &'static str {
                 "does not appear to be a git repository",
                 "could not read from remote repository",
                 "requested url returned error: 404",
+                "requested url returned error: 30",
                 "unsupported protocol",
                 "is not a valid repository",
                 "not valid: is this a git repository",
@@ -401,13 +540,13 @@ mod tests {
             ("fatal: couldn't find remote ref refs/heads/gone", "git_ref"),
             ("fatal: remote error: upload-pack: not our ref 1234", "git_ref"),
             ("error: Server does not allow request for unadvertised object 1234", "git_ref"),
-            ("fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none", "tls"),
-            ("fatal: unable to access 'https://x/': Could not resolve host: x", "dns"),
+            ("fatal: unable to access 'https://x/': server certificate verification failed. CAfile: none", "git_tls"),
+            ("fatal: unable to access 'https://x/': Could not resolve host: x", "git_dns"),
             (
                 "fatal: unable to access 'http://x/': Failed to connect to x port 1: Couldn't connect to server",
-                "network",
+                "git_net",
             ),
-            ("fatal: unable to access 'http://x/': The requested URL returned error: 502", "network"),
+            ("fatal: unable to access 'http://x/': The requested URL returned error: 502", "git_net"),
             ("fatal: write error: No space left on device", "disk_full"),
             ("fatal: something new", "git_failed"),
         ] {
@@ -422,6 +561,7 @@ mod tests {
             commit: commit.into(),
             reference: reference.into(),
             submodules: false,
+            addresses: Default::default(),
         };
         let sha = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(acceptable(&source("https://x/y.git", sha, "refs/heads/main")), Ok(()));
@@ -430,6 +570,35 @@ mod tests {
         assert_eq!(acceptable(&source("https://x", "--output=/etc/passwd", "main")), Err("git_ref"));
         assert_eq!(acceptable(&source("https://x", "main", "main")), Err("git_ref"));
         assert_eq!(acceptable(&source("https://x", sha, "--all")), Err("git_ref"));
+    }
+
+    #[test]
+    fn whom_a_remote_asks() {
+        let place = |host: &str, port| Some((host.to_owned(), port));
+        for (remote, asked) in [
+            ("https://Git.example/a.git", place("git.example", 443)),
+            ("http://user@git.example:81/a", place("git.example", 81)),
+            ("ssh://git@git.example:2222/a", place("git.example", 2222)),
+            ("SSH://169.254.169.254/a", place("169.254.169.254", 22)),
+            ("git@git.example:a/b.git", place("git.example", 22)),
+            ("http://a b/c", place("a b", 22)),
+            ("ext::sh -c x", None),
+            ("file:///etc", None),
+            ("../other.git", None),
+            ("/srv/git:x", None),
+        ] {
+            assert_eq!(place_of(remote), asked, "{remote}");
+        }
+    }
+
+    #[test]
+    fn only_the_suffix_is_followed() {
+        let moved = "fatal: unable to access 'http://h/a/': The requested URL returned error: 301";
+        assert_eq!(with_suffix("http://h/a", moved).as_deref(), Some("http://h/a.git"));
+        assert_eq!(with_suffix("http://h/a/", moved).as_deref(), Some("http://h/a.git"));
+        assert_eq!(with_suffix("http://h/a.git", moved), None);
+        assert_eq!(with_suffix("git@h:a", moved), None);
+        assert_eq!(with_suffix("http://h/a", "fatal: repository 'http://h/a/' not found"), None);
     }
 
     #[test]

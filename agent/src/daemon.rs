@@ -31,6 +31,9 @@ const WIPE_LIMIT: Duration = Duration::from_secs(120);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Another agent may be starting it, twice over if the state has to be wiped.
 const LOCK_LIMIT: Duration = Duration::from_secs(150);
+/// Other builds may use a daemon that does not answer us or whose state is broken: this long they are waited for. Then it
+/// is ended; what it cost them is tried again.
+const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 /// After its SIGTERM a daemon has this long.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The daemon's log begins anew when it has grown beyond this.
@@ -114,21 +117,20 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
 
     let mut network = network(&spec.run_dir);
     let mut settings = settings(spec, &network);
-    if let Some(known) = folder.known().filter(|k| k.identity.is_alive()) {
-        if answers(spec, &folder).await {
-            if known.settings == settings && !folder.distrusted().exists() {
-                return Ok(folder.daemon(known.identity, users));
-            }
-            // Exchanged only when nobody else builds with it. The kernel may drop our own lock where the other kind is
-            // not to be had, so it is taken again; nobody can exchange the daemon meanwhile, we hold `start.lock`.
-            if flock(&users, FlockOperation::NonBlockingLockExclusive).is_err() {
-                flock(&users, FlockOperation::LockShared).map_err(|e| trouble(e.into()))?;
-                recorder.note("buildkit_settings_later", []);
-                return Ok(folder.daemon(known.identity, users));
-            }
-            flock(&users, FlockOperation::LockShared).map_err(|e| trouble(e.into()))?;
+    if let Some(found) = folder.running() {
+        let distrusted = folder.distrusted().exists();
+        let healthy = answers(spec, &folder).await;
+        if healthy && !distrusted && found.settings.as_ref() == Some(&settings) {
+            return Ok(folder.daemon(found.identity, users));
         }
-        known.identity.end().await;
+        // Exchanged only when nobody else builds with it.
+        let usable = healthy && !distrusted;
+        let alone = alone_within(&users, if usable { Duration::ZERO } else { OTHERS_LIMIT }, stop).await?;
+        if !alone && (usable || (!distrusted && answers(spec, &folder).await)) {
+            recorder.note("buildkit_settings_later", []);
+            return Ok(folder.daemon(found.identity, users));
+        }
+        found.identity.end().await;
     }
     sweep(&folder, &spec.state_dir).await;
 
@@ -150,6 +152,9 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
             // Steps then share the machine's network: said, but no reason not to build.
             recorder.note("network_host", [("reason", failure.reason())]);
             (network, settings) = (Network::Host, self::settings(spec, &Network::Host));
+        } else if let Some(identity) = folder.other(spec, &failure, stop).await? {
+            recorder.note("buildkit_settings_later", []);
+            return Ok(folder.daemon(identity, users));
         } else if had_state && !wiped && failure.may_be_state() {
             wiped = true;
             recorder.note("buildkit_state_wiped", [("reason", failure.reason())]);
@@ -169,7 +174,13 @@ pub async fn stop(run_dir: &Path) -> anyhow::Result<bool> {
     }
     let start = open_lock(&folder.at("start.lock"))?;
     flock(&start, FlockOperation::LockExclusive)?;
-    let Some(known) = folder.known() else { return Ok(false) };
+    let Some(known) = folder.known() else {
+        let listener = folder.listener();
+        if let Some(listener) = listener {
+            listener.end().await;
+        }
+        return Ok(listener.is_some());
+    };
     let alive = known.identity.is_alive();
     if alive {
         known.identity.end().await;
@@ -182,6 +193,32 @@ pub async fn stop(run_dir: &Path) -> anyhow::Result<bool> {
     }
     std::fs::remove_file(folder.at("buildkitd.json"))?;
     Ok(alive)
+}
+
+/// Whether nobody else holds the daemon, waited for so long. The caller's own shared lock is there again afterwards;
+/// meanwhile nobody can exchange the daemon, because the caller holds `start.lock`.
+async fn alone_within(users: &File, limit: Duration, stop: &Stop) -> Result<bool, Ending> {
+    let trouble = |e: rustix::io::Errno| Ending::trouble("daemon", "users.lock", &e.into());
+    let since = Instant::now();
+    loop {
+        // The kernel may drop our own lock where the other kind is not to be had.
+        let alone = flock(users, FlockOperation::NonBlockingLockExclusive).is_ok();
+        flock(users, FlockOperation::LockShared).map_err(trouble)?;
+        if alone || since.elapsed() >= limit {
+            return Ok(alone);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            why = stop.ordered() => return Err(Ending::stopped(why)),
+        }
+    }
+}
+
+/// A daemon that runs in a run folder.
+struct Running {
+    identity: Identity,
+    /// None of one that nobody wrote down.
+    settings: Option<String>,
 }
 
 struct RunFolder(PathBuf);
@@ -201,6 +238,48 @@ impl RunFolder {
 
     fn known(&self) -> Option<Known> {
         serde_json::from_slice(&std::fs::read(self.at("buildkitd.json")).ok()?).ok()
+    }
+
+    /// The daemon that was written down; else whoever listens on the socket: between a daemon's start and its being
+    /// written down its agent may have been killed.
+    fn running(&self) -> Option<Running> {
+        let known = self.known().filter(|k| k.identity.is_alive());
+        let written = known.map(|k| Running { identity: k.identity, settings: Some(k.settings) });
+        written.or_else(|| Some(Running { identity: self.listener()?, settings: None }))
+    }
+
+    /// Who listens on the socket.
+    fn listener(&self) -> Option<Identity> {
+        let stream = std::os::unix::net::UnixStream::connect(self.socket()).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+        Identity::of(peer.pid.as_raw_nonzero().get())
+    }
+
+    /// The daemon that has the state when another one could not start for it: waited for until it answers.
+    async fn other(&self, spec: &BuildkitSpec, failure: &Failure, stop: &Stop) -> Result<Option<Identity>, Ending> {
+        if !failure.says(&["another instance running"]) {
+            return Ok(None);
+        }
+        let since = Instant::now();
+        while since.elapsed() < START_LIMIT {
+            if let Some(identity) = self.listener()
+                && answers(spec, self).await
+            {
+                return Ok(Some(identity));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                why = stop.ordered() => return Err(Ending::stopped(why)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// In place at once: a file that is half there would be a daemon that nobody knows.
+    fn write_down(&self, known: &Known) -> io::Result<()> {
+        let new = self.at("buildkitd.json.new");
+        std::fs::write(&new, serde_json::to_vec(known)?)?;
+        std::fs::rename(new, self.at("buildkitd.json"))
     }
 
     fn daemon(&self, identity: Identity, users: File) -> Daemon {
@@ -230,15 +309,16 @@ impl RunFolder {
             Network::Host => None,
         };
         let known = Known { identity, settings: settings.to_owned(), state_dir: spec.state_dir.clone(), bridge };
-        let written = serde_json::to_vec(&known)
-            .map_err(io::Error::other)
-            .and_then(|json| std::fs::write(self.at("buildkitd.json"), json));
-        written.map_err(trouble)?;
+        if let Err(error) = self.write_down(&known) {
+            identity.end().await;
+            let _ = child.wait();
+            return Err(trouble(error));
+        }
         let since = Instant::now();
         loop {
             if let Some(status) = child.try_wait().map_err(trouble)? {
                 let words = last_words(&log, log_from);
-                return Ok(Err(Failure { words, by_signal: status.code().is_none() }));
+                return Ok(Err(Failure { words, was_ended: status.code().is_none() }));
             }
             if self.socket_answers() && answers(spec, self).await {
                 return Ok(Ok(identity));
@@ -247,7 +327,7 @@ impl RunFolder {
                 identity.end().await;
                 let _ = child.wait();
                 let words = last_words(&log, log_from) + "\nit did not answer in time";
-                return Ok(Err(Failure { words, by_signal: false }));
+                return Ok(Err(Failure { words, was_ended: true }));
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -302,7 +382,8 @@ impl RunFolder {
 struct Failure {
     /// The end of its log.
     words: String,
-    by_signal: bool,
+    /// By a signal: ours, because it did not answer in time on a busy machine, or another's.
+    was_ended: bool,
 }
 
 impl Failure {
@@ -339,7 +420,7 @@ impl Failure {
             "cannot allocate memory",
             "flag provided but not defined",
         ];
-        !self.by_signal && !self.is_setup() && !self.says(&other)
+        !self.was_ended && !self.is_setup() && !self.says(&other)
     }
 
     fn says(&self, texts: &[&str]) -> bool {
@@ -686,7 +767,7 @@ mod tests {
 
     #[test]
     fn state_is_wiped_only_where_nothing_else_explains_a_failure() {
-        let failure = |words: &str, by_signal| Failure { words: words.into(), by_signal };
+        let failure = |words: &str, was_ended| Failure { words: words.into(), was_ended };
         assert!(failure("buildkitd: failed to open database file: invalid database", false).may_be_state());
         assert!(failure("panic: page 5 already freed", false).may_be_state());
         for other in [

@@ -76,6 +76,11 @@ impl Told {
         }
     }
 
+    /// How long no server has said a word.
+    pub fn silent_for(&self) -> Duration {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     fn hear(&self, frame: &Frame) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         match frame {

@@ -57,6 +57,7 @@ impl From<AgentEnd> for Exit {
 pub const LOCK_FILE: &str = "agent.lock";
 pub const LOG_FILE: &str = "agent.log";
 
+const CONCLUDE_AGAIN: Duration = Duration::from_secs(1);
 /// A result and the notes before it are far smaller.
 const RESERVE_BYTES: usize = 64 * 1024;
 
@@ -95,16 +96,31 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     };
     tracing::info!(?ending, "the attempt is over");
     drop(reserve);
-    recorder.finish(ending).context("the result cannot be written")?;
+    let hold = Duration::from_secs(spec.limits.hold_s.into());
+    conclude(&recorder, ending, &relay, hold).await?;
     let workspace = spec.files.workspace.clone();
     let clearing = tokio::task::spawn_blocking(move || clear(&workspace));
 
-    wait_for_server(&relay, &recorder, &stop, Duration::from_secs(spec.limits.hold_s.into())).await;
+    wait_for_server(&relay, &recorder, &stop, hold).await;
     serving.abort();
     let _ = std::fs::remove_file(&socket);
     clearing.await?;
     // What the spool says counts: this process may only have served it.
     Ok(recorder.standing().ended.map_or(Exit::Infrastructure, Exit::from))
+}
+
+/// Writes the result. Where it cannot be written (the disk is full to the last byte), the spool is served all the same,
+/// so that what the server stores and gives back, or what somebody removes, may make room.
+async fn conclude(recorder: &Recorder, ending: Ending, relay: &Relay, hold: Duration) -> anyhow::Result<()> {
+    loop {
+        let Err(error) = recorder.finish(ending.clone()) else { return Ok(()) };
+        tracing::error!(%error, "the result cannot be written; it is tried again");
+        let silent = relay.told.silent_for();
+        if silent >= hold {
+            return Err(error).context("the result cannot be written");
+        }
+        tokio::time::sleep(CONCLUDE_AGAIN).await;
+    }
 }
 
 /// Until the server has everything, or nobody comes for it. A signal ends the wait only when nothing can be lost by it.

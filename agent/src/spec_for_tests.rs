@@ -13,6 +13,7 @@ pub fn spec() -> AgentSpec {
             commit: "0123456789abcdef0123456789abcdef01234567".into(),
             reference: "refs/heads/main".into(),
             submodules: true,
+            addresses: Default::default(),
         },
         dockerfile: DockerfileSpec::Auto,
         image: ImageSpec {

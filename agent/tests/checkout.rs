@@ -106,14 +106,14 @@ async fn each_fault_of_a_host_has_its_name() {
     let host = GitServer::start(GitOptions::default()).await.unwrap();
     let repo = host.new_repo("repo").await.unwrap();
     let commit = repo.commit("main", &[("Dockerfile", b"FROM scratch")], "x").await.unwrap();
-    for (status, code) in [(403, "git_auth"), (404, "git_not_found"), (503, "network")] {
+    for (status, code) in [(403, "git_auth"), (404, "git_not_found"), (503, "git_net")] {
         host.set_fault(Some(GitFault::Status(status)));
         failed(lab.attempt(repo.url(), &commit), code).await;
     }
     host.set_fault(None);
     failed(lab.attempt(&format!("{}/nothing.git", host.url()), sha), "git_not_found").await;
-    failed(lab.attempt(&format!("http://127.0.0.1:{}/x.git", kiops_rig::free_port()), sha), "network").await;
-    failed(lab.attempt("https://no-such-host.invalid/x.git", sha), "dns").await;
+    failed(lab.attempt(&format!("http://127.0.0.1:{}/x.git", kiops_rig::free_port()), sha), "git_net").await;
+    failed(lab.attempt("https://no-such-host.invalid/x.git", sha), "git_dns").await;
     failed(lab.attempt(&format!("http://{}/v2/", lab.registry.address()), sha), "git_not_found").await;
     failed(lab.attempt("file:///etc", sha), "git_not_found").await;
     failed(lab.attempt("ext::sh -c touch% /tmp/never", sha), "git_not_found").await;

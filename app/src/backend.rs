@@ -7,6 +7,8 @@
 use crate::error::Result;
 use crate::model::*;
 use async_trait::async_trait;
+use kiops_events::Row;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Who is asking.
@@ -52,6 +54,9 @@ pub trait Services: Send + Sync {
     async fn refs(&self, caller: &Caller, id: &ServiceId) -> Result<RefList>;
 }
 
+/// What a reader sees of a row: the language of notes and the colours of a program's output are the page's business.
+pub type AsShown = dyn for<'row> Fn(&'row Row) -> Cow<'row, str> + Send + Sync;
+
 #[async_trait]
 pub trait Builds: Send + Sync {
     async fn start(&self, caller: &Caller, service: &ServiceId, start: StartBuild) -> Result<Started>;
@@ -60,10 +65,19 @@ pub trait Builds: Send + Sync {
     async fn history(&self, caller: &Caller, service: &ServiceId, query: HistoryQuery) -> Result<HistoryPage>;
     /// State, steps and the log's end: what a page shows before the stream begins.
     async fn snapshot(&self, caller: &Caller, id: &BuildId) -> Result<LiveSnapshot>;
-    /// At most [`MAX_RANGE_ROWS`] rows from `first`.
+    /// Rows from `first`, each cut to [`ROW_BYTES`]; at most [`MAX_RANGE_ROWS`] of them, and fewer where they are long.
     async fn rows(&self, caller: &Caller, id: &BuildId, first: u64, count: u64) -> Result<RowsPage>;
-    /// The next row at or after `from` that holds `text`, whatever the case of its letters.
-    async fn search(&self, caller: &Caller, id: &BuildId, text: &str, from: u64) -> Result<Option<SearchHit>>;
+    /// One row, whole.
+    async fn row(&self, caller: &Caller, id: &BuildId, row: u64) -> Result<Row>;
+    /// The next row at or after `from` that holds `text` as it is shown, whatever the case of its letters.
+    async fn search(
+        &self,
+        caller: &Caller,
+        id: &BuildId,
+        text: &str,
+        from: u64,
+        shown: &AsShown,
+    ) -> Result<Option<SearchHit>>;
 }
 
 #[async_trait]

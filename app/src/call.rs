@@ -31,6 +31,7 @@ mod on_server {
     use super::PREFIX;
     use crate::backend::{Backend, Caller, SessionToken};
     use crate::error::{Problem, Result};
+    use crate::model::without_userinfo;
     use crate::ui::query::Query;
     use http::StatusCode;
     use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
@@ -89,7 +90,8 @@ mod on_server {
         }
     }
 
-    /// Sends a plain form that failed back to its page, with what was typed (never a secret) and what was wrong.
+    /// Sends a plain form that failed back to its page, with what was typed (never a secret) and what was wrong. A secret
+    /// can also stand in an address: histories and proxies would keep it.
     pub fn give_back<T>(form: &str, page: &str, values: &[(&str, &str)], result: Result<T>) -> Result<T> {
         if let Err(problem) = &result {
             if plain_form() {
@@ -103,7 +105,11 @@ mod on_server {
                     query.set(&format!("pa.{name}"), value);
                 }
                 for (name, value) in values {
-                    query.set(&format!("v.{name}"), value);
+                    if name.ends_with("url") {
+                        query.set(&format!("v.{name}"), &without_userinfo(value));
+                    } else {
+                        query.set(&format!("v.{name}"), value);
+                    }
                 }
                 let glue = if page.contains('?') { '&' } else { '?' };
                 leptos_axum::redirect(&format!("{page}{glue}{query}"));

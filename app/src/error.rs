@@ -63,8 +63,8 @@ impl Problem {
         Self::new(ProblemStatus::Invalid, code).at(field)
     }
 
-    pub fn not_found(what: &str) -> Self {
-        Self::new(ProblemStatus::NotFound, "not_found").with("what", what)
+    pub fn not_found() -> Self {
+        Self::new(ProblemStatus::NotFound, "not_found")
     }
 
     pub fn conflict(code: &str) -> Self {
@@ -87,6 +87,19 @@ impl Problem {
 
     pub fn at(mut self, field: &str) -> Self {
         self.field = Some(field.to_owned());
+        self
+    }
+
+    /// As it is told to whoever sent the part `part` alone: inputs by their name in what was sent, none that are not in
+    /// it.
+    pub fn within(mut self, part: &str) -> Self {
+        self.field = self.field.and_then(|field| Some(field.strip_prefix(part)?.strip_prefix('.')?.to_owned()));
+        self
+    }
+
+    /// The same where these are the inputs that were sent.
+    pub fn among(mut self, inputs: &[&str]) -> Self {
+        self.field = self.field.filter(|field| inputs.contains(&field.as_str()));
         self
     }
 }

@@ -17,6 +17,8 @@ pub mod model;
 mod services;
 mod ui;
 
+pub use ui::format;
+
 use accounts::{SetPasswordPage, SignInPage};
 use frame::{Frame, NotFoundPage};
 use leptos::prelude::*;
@@ -56,6 +58,7 @@ pub fn App() -> impl IntoView {
     provide_meta_context();
     #[cfg(feature = "ssr")]
     provide_context(locales::current());
+    frame::hear_the_way_back();
     // Tests and people's scripts wait for this before the first click.
     Effect::new(|_| {
         if let Some(root) = ui::browser::root_element() {

@@ -8,6 +8,8 @@ export class BuildView {
   /** `#7 main 1a2b3c4` */
   readonly what: Locator;
   readonly cancel: Locator;
+  /** All of it. */
+  readonly region: Locator;
   readonly steps: Locator;
   readonly log: LogView;
   /** What failed, why, and what to do. */
@@ -17,6 +19,7 @@ export class BuildView {
     this.status = root.locator('.live .badge').first();
     this.what = root.locator('.live .what');
     this.cancel = root.getByRole('button', { name: 'Cancel build' });
+    this.region = root.getByRole('region', { name: /^Build #\d+$/ });
     this.steps = root.getByRole('list', { name: 'Build steps' }).getByRole('listitem');
     this.log = new LogView(root);
     this.explanation = root.getByRole('group').filter({ hasText: 'Build Status' });

@@ -25,3 +25,10 @@ export abstract class Screen {
     return this.page.getByRole('status').filter({ hasText: /connection/i });
   }
 }
+
+/** Any page, by its address. */
+export class AnyScreen extends Screen {
+  async open(path: string): Promise<void> {
+    await this.goto(path);
+  }
+}

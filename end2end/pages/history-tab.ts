@@ -16,7 +16,7 @@ export class HistoryTab {
   }
 
   get rows(): Locator {
-    return this.table.getByRole('row').filter({ has: this.table.getByRole('cell') });
+    return this.table.getByRole('row').filter({ has: this.table.page().getByRole('cell') });
   }
 
   row(number: number): Locator {

@@ -15,7 +15,7 @@ export class LogView {
   constructor(root: Locator) {
     this.log = root.getByRole('log', { name: 'Build log' });
     this.search = root.getByRole('searchbox', { name: 'Search this log' });
-    this.said = root.locator('[role=status]').filter({ hasText: /line|found|copied/i });
+    this.said = root.locator('.log-bar [role=status]');
     this.follow = root.getByRole('switch', { name: 'Follow' });
     this.wrap = root.getByRole('switch', { name: 'Wrap' });
     this.times = root.getByRole('switch', { name: 'Times' });
@@ -29,6 +29,19 @@ export class LogView {
     return this.log.locator(`#row-${number}`);
   }
 
+  /** What the search has marked. */
+  get marks(): Locator {
+    return this.log.locator('mark');
+  }
+
+  /** Goes to the next row that holds `text`. */
+  async find(text: string): Promise<void> {
+    await this.search.fill(text);
+    await this.search.press('Enter');
+    await expect(this.marks.first()).toBeInViewport();
+    await expect(this.marks.first()).toHaveText(text, { ignoreCase: true });
+  }
+
   /** What is drawn: number and text of each row. Rows whose text is still on its way are left out. */
   drawn(): Promise<[number, string][]> {
     return this.log.evaluate((log) =>
@@ -37,6 +50,36 @@ export class LogView {
         [...row.querySelectorAll(':scope > :not(a)')].map((part) => part.textContent).join(''),
       ]),
     );
+  }
+
+  /** The numbers of the rows that can be seen, at least in part. */
+  seen(): Promise<number[]> {
+    return this.log.evaluate((log) => {
+      const view = log.getBoundingClientRect();
+      return [...log.querySelectorAll('[id^=row-]')]
+        .filter((row) => {
+          const { top, bottom } = row.getBoundingClientRect();
+          return bottom > view.top + 1 && top < view.top + log.clientHeight - 1;
+        })
+        .map((row) => Number(row.id.slice('row-'.length)));
+    });
+  }
+
+  /** Whether what can be seen is all there and has no gap. */
+  async full(): Promise<boolean> {
+    return this.log.evaluate((log) => {
+      const view = log.getBoundingClientRect();
+      const rows = [...log.querySelectorAll('[data-row]')].map((row) => ({ row, box: row.getBoundingClientRect() }));
+      const seen = rows.filter(({ box }) => box.bottom > view.top + 1 && box.top < view.top + log.clientHeight - 1);
+      const [first, last] = [seen[0], seen.at(-1)];
+      if (!first || !last) return false;
+      const ends = last.row === rows.at(-1)?.row && log.scrollTop + log.clientHeight >= log.scrollHeight - 2;
+      return (
+        first.box.top <= view.top + 1 &&
+        (last.box.bottom >= view.top + log.clientHeight - 1 || ends) &&
+        seen.every(({ row }) => row.id !== '')
+      );
+    });
   }
 
   /** How many elements the log has on the page. */

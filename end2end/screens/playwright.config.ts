@@ -6,5 +6,5 @@ export default defineConfig(base, {
   outputDir: '../test-results/screens',
   workers: 1,
   // Every picture of one state, one after the other.
-  timeout: 240_000,
+  timeout: 480_000,
 });

@@ -26,6 +26,8 @@ async function shoot(page: Page, name: string): Promise<void> {
   writeFileSync(join(OUT, `${name}.png`), smaller(await page.screenshot({ caret: 'hide' })));
 }
 
+const nothing = async () => {};
+
 /** In all looks; `ready` says when there is something to see. */
 async function pictures(page: Page, name: string, ready: () => Promise<void>): Promise<void> {
   for (const { name: look, colorScheme, ...size } of LOOKS) {
@@ -38,17 +40,23 @@ async function pictures(page: Page, name: string, ready: () => Promise<void>): P
   await page.emulateMedia({ colorScheme: 'light' });
 }
 
-/** The same page in Korean. */
-async function korean(page: Page, name: string, ready: () => Promise<void>): Promise<void> {
+/** The same page in Korean, wide and narrow, and back to English. */
+async function korean(page: Page, name: string, ready: () => Promise<void> = nothing): Promise<void> {
   const cookie = { name: 'kiops_lang', url: page.url() };
   await page.context().addCookies([{ ...cookie, value: 'ko' }]);
-  await page.reload();
-  await ready();
-  await shoot(page, `${name}-ko`);
+  for (const { name: look, colorScheme, ...size } of LOOKS) {
+    if (colorScheme === 'dark') continue;
+    await page.setViewportSize(size);
+    await page.reload();
+    await page.locator('[data-hydrated]').waitFor({ state: 'attached' });
+    await ready();
+    await shoot(page, `${name}${look}-ko`);
+  }
+  await page.setViewportSize(LOOKS[0]);
   await page.context().addCookies([{ ...cookie, value: 'en' }]);
+  await page.reload();
+  await page.locator('[data-hydrated]').waitFor({ state: 'attached' });
 }
-
-const nothing = async () => {};
 
 test.describe('before anything is there', () => {
   test.use({ storageState: NOBODY });
@@ -63,9 +71,11 @@ test.describe('before anything is there', () => {
       const services = new ServicesPage(page);
       await expect(services.heading).toBeVisible();
       await pictures(page, 'services-empty', nothing);
+      await korean(page, 'services-empty');
       await services.signOut();
       await expect(services.heading).toBeHidden();
       await pictures(page, 'sign-in', nothing);
+      await korean(page, 'sign-in');
     } finally {
       await page.close();
       await server.stop();
@@ -92,8 +102,7 @@ test('registering', async ({ services, page, rig }) => {
   await pictures(page, 'add-service', nothing);
   await addDialog.register.click();
   await expect(addDialog.imageName).toHaveAttribute('aria-invalid', 'true');
-  await addDialog.imageName.scrollIntoViewIfNeeded();
-  await shoot(page, 'add-service-error');
+  await pictures(page, 'add-service-error', () => addDialog.imageName.scrollIntoViewIfNeeded());
 });
 
 test('a service, its settings, its builds', async ({ page, services, servicePage, dialog, api, register }) => {
@@ -121,6 +130,11 @@ test('a service, its settings, its builds', async ({ page, services, servicePage
   });
   await page.keyboard.press('Escape');
   await pictures(page, 'run', nothing);
+  await korean(page, 'run');
+  await dialog.run.branch.fill('mian');
+  await page.keyboard.press('Tab');
+  await pictures(page, 'run-mistyped', nothing);
+  await dialog.run.choose('main');
   await dialog.run.start.click();
   await expect(build.log.log).toContainText('compiled src/api/orders.ts');
   await pictures(page, 'build-run-live', nothing);
@@ -137,9 +151,10 @@ test('a service, its settings, its builds', async ({ page, services, servicePage
   await pictures(page, 'build-queued', nothing);
   await page.goto(`/services/edit/${service.id}`);
   await pictures(page, 'service', nothing);
+  await korean(page, 'service');
   await services.open();
   await pictures(page, 'services', nothing);
-  await korean(page, 'services', nothing);
+  await korean(page, 'services');
 
   await page.goto(live);
   await dialog.hydrated();
@@ -162,7 +177,7 @@ test('a service, its settings, its builds', async ({ page, services, servicePage
   await dialog.settings.save.click();
   await expect(dialog.settings.message('Build settings saved')).toBeVisible();
   await pictures(page, 'build-settings', nothing);
-  await korean(page, 'build-settings', nothing);
+  await korean(page, 'build-settings');
   await dialog.openSettings(service.id);
   await dialog.settings.specifyPath.check();
   await dialog.settings.path.fill('../Dockerfile');
@@ -173,8 +188,13 @@ test('a service, its settings, its builds', async ({ page, services, servicePage
   await dialog.tab('Help').click();
   await expect(dialog.root.getByRole('heading', { level: 3 }).first()).toBeVisible();
   await pictures(page, 'build-help', nothing);
+  await korean(page, 'build-help');
   await servicePage.open(service.id);
   await servicePage.registrySettings.click();
   await expect(page.getByRole('dialog', { name: 'Registry Settings' })).toBeVisible();
   await pictures(page, 'registry-settings', nothing);
+  await korean(page, 'registry-settings');
+  await page.goto(`/services/edit/${service.id}?edit=source`);
+  await expect(page.getByRole('dialog', { name: 'Git Settings' })).toBeVisible();
+  await pictures(page, 'git-settings', nothing);
 });

@@ -1,9 +1,51 @@
 // Watching a build: everybody sees the same, and nothing is lost or seen twice, whatever breaks on the way.
 
-import { readFile } from 'node:fs/promises';
-import { ENDLESS, FAILING, chatty, ticking } from '../fixtures/sources';
-import { expect, secondPage, test } from '../fixtures/test';
+import { Proxy } from '../fixtures/proxy';
+import { ENDLESS, FAILING, ticking } from '../fixtures/sources';
+import { ADMIN, expect, secondPage, test } from '../fixtures/test';
 import { BuildDialog } from '../pages/build-dialog';
+import { SignInPage } from '../pages/sign-in';
+
+test('two people see the same build', async ({ register, dialog, page, api }) => {
+  const service = await register(ticking(80));
+  await dialog.openRun(service.id);
+  await dialog.run.start.click();
+  await expect(dialog.build.log.log).toContainText('tick 2 of 80');
+
+  const other = new BuildDialog(await secondPage(page));
+  await other.page.goto(page.url());
+  await expect(other.build.log.log).toContainText('tick 5 of 80');
+  for (const { build } of [dialog, other]) await build.toBe('Success');
+  expect(await other.build.steps.allInnerTexts()).toEqual(await dialog.build.steps.allInnerTexts());
+  const [stored] = await api.builds(service.id);
+  const log = await api.log(stored?.id ?? '');
+  for (const { build } of [dialog, other]) await build.log.toShow(log);
+  await other.page.context().close();
+});
+
+test('following stops where one reads and goes on at the end', async ({ register, dialog, api }) => {
+  const service = await register(ticking(100));
+  await dialog.openRun(service.id);
+  await dialog.run.start.click();
+  const { log } = dialog.build;
+  await expect(log.follow).toBeChecked();
+  await expect(log.log).toContainText('tick 50 of 100');
+  const id = (await api.builds(service.id))[0]?.id ?? '';
+  await log.log.hover();
+  await dialog.page.mouse.wheel(0, -10_000);
+  await expect(log.follow).not.toBeChecked();
+  await expect(log.row(1)).toBeInViewport();
+  const total = await log.log.evaluate((log) => log.scrollHeight);
+  await expect.poll(() => log.log.evaluate((log) => log.scrollHeight)).toBeGreaterThan(total + 100);
+  await expect(log.row(1), 'news do not move what one reads').toBeInViewport();
+  await log.follow.click();
+  await expect(log.log).toContainText(/tick (7|8|9)\d of 100/);
+  await dialog.build.toBe('Success');
+  // The export's rows have come behind it.
+  await expect(log.follow).toBeChecked();
+  await expect(log.row((await api.log(id)).trimEnd().split('\n').length)).toBeInViewport();
+  await log.find('tick 100 of 100');
+});
 
 test('a cut network leaves no hole and repeats nothing', async ({ register, dialog, page, api }) => {
   const service = await register(ticking(80));
@@ -75,60 +117,125 @@ test('a queued build is cancelled and never runs', async ({ register, dialog, ap
   expect(await api.build(queued.id)).toMatchObject({ status: 'cancelled', steps: [] });
 });
 
-test('a step leads to its lines, and a row has an address', async ({ register, dialog, api, page }) => {
-  const service = await register(chatty(3_000));
-  const { id } = await api.run(service.id);
+test('a connection that has died without a word is noticed and replaced', async ({ register, dialog, page, api, server }) => {
+  const service = await register(ticking(120));
+  const { id } = await api.start(service.id);
+  const proxy = await Proxy.to(server.url);
+  try {
+    await page.clock.install();
+    await page.goto(`${proxy.url}/services/edit/${service.id}?build=run&id=${id}`);
+    const { log } = dialog.build;
+    await expect(log.log).toContainText('tick 5 of 120');
+    expect(proxy.swallow(/GET \/builds\/\S+\/live/), 'streams').toBe(1);
+    await api.logged(id, 'tick 40 of 120');
+    await expect(log.log).not.toContainText('tick 40 of 120');
+    await expect(dialog.banner).toBeHidden();
+    // Three beats of the server are missing by now.
+    await page.clock.fastForward(30_000);
+    await expect(log.log).toContainText(/tick [4-9]\d of 120/);
+    await expect(dialog.banner).toBeHidden();
+    await dialog.build.toBe('Success');
+    await log.toShow(await api.log(id));
+  } finally {
+    await proxy.stop();
+  }
+});
+
+test('a session that has ended leads to the door and back', async ({ register, dialog, page, api }) => {
+  const service = await register(ENDLESS);
+  const { id } = await api.start(service.id);
+  await dialog.openBuild(service.id, id);
+  await expect(dialog.build.log.log).toContainText('waiting for ever');
+  await page.context().setOffline(true);
+  await expect(dialog.banner).toBeVisible();
+  await page.context().clearCookies();
+  await page.context().setOffline(false);
+  await page.waitForURL('**/sign-in?*');
+  await new SignInPage(page).signIn(ADMIN);
+  await expect(dialog.build.what).toContainText('#1');
+  await expect(dialog.build.log.log).toContainText('waiting for ever');
+  await expect(dialog.banner).toBeHidden();
+});
+
+test('a page that does not understand the server says so', async ({ register, dialog, page, api }) => {
+  const service = await register(ENDLESS);
+  const { id } = await api.start(service.id);
+  await page.route(/\/builds\/[^/]+\/live/, (route) =>
+    route.fulfill({ contentType: 'text/event-stream', body: 'data: {"type":"hologram"}\n\n' }),
+  );
+  await dialog.openBuild(service.id, id);
+  await expect(dialog.build.root).toContainText('This page is out of date');
+  await expect(dialog.banner).toBeHidden();
+  await page.unroute(/\/builds\/[^/]+\/live/);
+  await dialog.build.root.getByRole('button', { name: 'Reload' }).click();
+  await expect(dialog.build.log.log).toContainText('waiting for ever');
+  await expect(dialog.build.root).not.toContainText('This page is out of date');
+});
+
+test('a build that is gone is said, and not tried for ever', async ({ register, dialog, page, api }) => {
+  const service = await register(ENDLESS);
+  const { id } = await api.start(service.id);
+  await dialog.openBuild(service.id, id);
+  await expect(dialog.build.log.log).toContainText('waiting for ever');
+  await page.context().setOffline(true);
+  await expect(dialog.banner).toBeVisible();
+  await page.route(/\/builds\/[^/]+\/live/, (route) => route.fulfill({ status: 404 }));
+  await page.route('**/get_snapshot', (route) =>
+    route.fulfill({ status: 404, json: { status: 'not_found', code: 'not_found', args: { what: 'build' } } }),
+  );
+  await page.context().setOffline(false);
+  await expect(dialog.build.root).toContainText('There is no such build in this service');
+  await expect(dialog.banner).toBeHidden();
+});
+
+test('an address of no build is not found', async ({ register, dialog, page, api }) => {
+  const service = await register();
+  const other = await register();
+  const { id } = await api.start(other.id);
+  for (const wrong of ['bld-aaaaaaaaaaaaaaaaaaaa', id]) {
+    const reply = await page.goto(`/services/edit/${service.id}?build=run&id=${wrong}`);
+    expect(reply?.status()).toBe(404);
+    await expect(dialog.root).toContainText('There is no such build in this service');
+  }
+});
+
+test('the focus stays with the build when its button goes', async ({ register, dialog, api, page }) => {
+  const service = await register(ENDLESS);
+  const { id } = await api.start(service.id);
   await dialog.openBuild(service.id, id);
   const { build } = dialog;
-  await build.step('RUN seq').open();
-  await expect(build.log.log.getByText('RUN seq 1 3000')).toBeInViewport();
-  await expect(build.log.log).toContainText('line 1');
-
-  const found = (await build.log.drawn()).find(([, text]) => text.endsWith(' line 3'));
-  await build.log.row(found?.[0] ?? 0).getByRole('link').click();
-  await expect(page).toHaveURL(new RegExp(`row=${found?.[0]}`));
-  await page.reload();
-  await expect(build.log.row(found?.[0] ?? 0)).toBeInViewport();
-  await expect(build.log.row(found?.[0] ?? 0)).toContainText('line 3');
+  await expect(build.log.log).toContainText('waiting for ever');
+  await build.cancel.focus();
+  await page.keyboard.press('Enter');
+  await build.toBe('Cancelled');
+  await expect(build.region).toBeFocused();
 });
 
-test('the log can be wrapped, freed of its times, copied and downloaded', async ({ register, dialog, api, page }) => {
+test('whoever waits is told for how long, and where', async ({ register, dialog, api }) => {
+  const service = await register(ticking(60));
+  await api.run(service.id);
+  await service.repo.commit('main', ticking(61), 'One more');
+  const first = await api.start(service.id);
+  const second = await api.start(service.id);
+  const third = await api.start(service.id);
+  await dialog.openBuild(service.id, third.id);
+  const { build } = dialog;
+  await expect(build.status).toHaveText('Queued · 2');
+  await expect(build.root).toContainText(/starts in about 0:\d\d/);
+  await api.cancel(second.id);
+  await expect(build.status).toHaveText('Queued · 1');
+  await api.cancel(first.id);
+  await expect(build.status).toHaveText(/In Progress/);
+});
+
+test('a failure on a low screen leaves lines to read', async ({ register, dialog, api, page }) => {
   const service = await register(FAILING);
   const { id } = await api.run(service.id);
+  await page.setViewportSize({ width: 1366, height: 650 });
   await dialog.openBuild(service.id, id);
-  const { log } = dialog.build;
-  await log.wrap.click();
-  await expect(log.wrap).toBeChecked();
-  await log.times.click();
-  await expect(log.times).not.toBeChecked();
-  await page.reload();
-  await expect(log.wrap, 'how one likes to read is remembered').toBeChecked();
-
-  const stored = await api.log(id);
-  await dialog.hydrated();
-  await log.copy.click();
-  await expect(log.said).toContainText(/copied/i);
-  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(stored);
-  const download = page.waitForEvent('download');
-  await log.download.click();
-  const file = await download;
-  expect(file.suggestedFilename()).toContain(service.name);
-  expect(await readFile(await file.path(), 'utf8')).toBe(stored);
-});
-
-test('what a program prints is text, whatever it is', async ({ register, dialog, api, page }) => {
-  const service = await register({
-    Dockerfile: `FROM busybox:1
-RUN printf '<img src=x onerror="document.title=1">\\n\\033[31mred\\033[0m \\033]0;title\\007\\n\\000\\001\\377 binary\\n50%%\\r100%%\\n'
-`,
-  });
-  const { id } = await api.run(service.id);
-  await dialog.openBuild(service.id, id);
-  const { log } = dialog.build;
-  await expect(log.log).toContainText('<img src=x onerror="document.title=1">');
-  await expect(log.log.getByText('red', { exact: true })).toHaveClass(/f1/);
-  await expect(log.log).toContainText('binary');
-  await expect(log.log).toContainText('100%');
-  await expect(log.log.locator('img')).toHaveCount(0);
-  await expect(page).not.toHaveTitle('1');
+  const { build } = dialog;
+  await expect(build.explanation).toBeVisible();
+  await build.explanation.getByRole('link', { name: /Show line/ }).click();
+  await expect(build.log.log.getByText('the cake is a lie')).toBeInViewport({ ratio: 1 });
+  expect((await build.log.seen()).length).toBeGreaterThan(8);
 });

@@ -10,6 +10,8 @@ pub mod rows;
 pub mod view;
 
 #[cfg(feature = "native")]
+pub mod address;
+#[cfg(feature = "native")]
 pub mod chain;
 #[cfg(feature = "native")]
 pub mod lines;

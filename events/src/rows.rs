@@ -46,6 +46,9 @@ pub struct Row {
     /// The line was cut for its length and goes on in the next.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
+    /// Length of the whole text where only its beginning is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_bytes: Option<u64>,
 }
 
 /// How many rows an event stands for.
@@ -65,7 +68,15 @@ pub fn row_count(kind: &EventKind) -> u64 {
 
 /// Hands each of an event's rows to `out`, in order; as many as [`row_count`] says.
 pub fn write_rows(kind: &EventKind, mut out: impl FnMut(Row)) {
-    let plain = |kind, place, text: String| Row { kind, place, line: None, at_ms: None, text, cut: false };
+    let plain = |kind, place, text: String| Row {
+        kind,
+        place,
+        line: None,
+        at_ms: None,
+        text,
+        cut: false,
+        whole_bytes: None,
+    };
     match kind {
         EventKind::Lines(lines) => write_lines(lines, out),
         EventKind::StepStarted { step, name, .. } => {
@@ -126,11 +137,23 @@ fn write_lines(lines: &LineText, mut out: impl FnMut(Row)) {
             at_ms: Some(lines.at_ms),
             text: text.to_owned(),
             cut: lines.cut.contains(&(i as u32)),
+            whole_bytes: None,
         });
     }
 }
 
 impl Row {
+    /// Keeps the text's first `most` bytes, and remembers how many there were.
+    pub fn shorten(&mut self, most: usize) {
+        if self.text.len() <= most {
+            return;
+        }
+        let whole = self.text.len() as u64;
+        self.text.truncate(self.text.floor_char_boundary(most));
+        self.text.shrink_to_fit();
+        self.whole_bytes.get_or_insert(whole);
+    }
+
     /// The row as plain text, in BuildKit's `#N` form; without a line end.
     pub fn to_text(&self) -> String {
         match (self.place, self.kind) {
@@ -278,6 +301,24 @@ mod tests {
         let mut rows = Vec::new();
         write_rows(&kind, |r| rows.push(r));
         assert_eq!((rows[2].line, rows[2].cut, rows[1].cut), (Some(120), true, false));
+    }
+
+    #[test]
+    fn a_long_row_is_shortened_between_letters_and_knows_its_length() {
+        let place = Place::Phase(Phase::Buildctl);
+        let mut row = None;
+        write_rows(
+            &EventKind::Lines(LineText { place, first: 1, at_ms: 0, text: "가나다".into(), cut: vec![] }),
+            |r| row = Some(r),
+        );
+        let mut row = row.unwrap();
+        row.shorten(9);
+        assert_eq!((row.text.as_str(), row.whole_bytes), ("가나다", None));
+        row.shorten(5);
+        assert_eq!((row.text.as_str(), row.whole_bytes), ("가", Some(9)));
+        row.shorten(1);
+        assert_eq!((row.text.as_str(), row.whole_bytes), ("", Some(9)));
+        assert_eq!(serde_json::from_str::<Row>(&serde_json::to_string(&row).unwrap()).unwrap(), row);
     }
 
     #[test]

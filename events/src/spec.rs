@@ -3,6 +3,7 @@
 //! Secrets are files beside the specification (mode 0600 on one machine, a mounted Secret in a Pod), so that no value
 //! stands in an argument list, an environment that `/proc` shows, or this file.
 
+use crate::address::AddressPolicy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ pub struct SourceSpec {
     /// `refs/heads/main` or `refs/tags/v1`: fetched when the server refuses to give a commit by its hash.
     pub reference: String,
     pub submodules: bool,
+    /// Where it may be fetched from, its submodules too.
+    #[serde(default)]
+    pub addresses: AddressPolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -279,6 +279,7 @@ impl BuildView {
         self.announced.clear();
         self.phase_lines.clear();
         self.usage.clear();
+        self.oom_kills = 0;
         self.first_error_row = None;
         self.result = None;
     }
@@ -300,6 +301,20 @@ impl BuildView {
         self.steps.iter().find(|s| s.marker == Marker::Error && !may_fail(&s.name))
     }
 
+    /// What stays when the log itself is no longer kept: no row is left that anything could lead to.
+    pub fn without_log(&mut self) {
+        self.rows = 0;
+        self.first_error_row = None;
+        for step in &mut self.steps {
+            step.first_row = 0;
+            step.lines = 0;
+        }
+        for note in &mut self.notes {
+            note.row = 0;
+        }
+        self.phase_lines.clear();
+    }
+
     /// Closes what still reads as running when a build ends without the agent having said so.
     pub fn close_open_steps(&mut self, now_ms: i64) {
         for step in &mut self.steps {
@@ -318,6 +333,24 @@ impl BuildView {
 mod tests {
     use super::*;
     use crate::event::LineText;
+
+    #[test]
+    fn without_its_log_a_view_leads_to_no_row_and_keeps_the_rest() {
+        let mut view = BuildView::default();
+        let lines = LineText { place: Place::Step(1), first: 1, at_ms: 5, text: "a\nb".into(), cut: vec![] };
+        let ended =
+            EventKind::StepEnded { step: 1, outcome: Outcome::Error, error: Some("x".into()), intervals: vec![] };
+        let note = |code: &str| EventKind::Note { code: code.into(), args: BTreeMap::new() };
+        for (pos, kind) in (1..).zip([note("queued"), start(1, 0), EventKind::Lines(lines), ended]) {
+            view.apply(pos, 1, 0, &kind);
+        }
+        assert!(view.first_error_row.is_some() && view.rows > 3);
+        view.without_log();
+        assert_eq!((view.rows, view.first_error_row, view.pos), (0, None, 4));
+        assert_eq!((view.steps[0].first_row, view.steps[0].lines, view.steps[0].marker), (0, 0, Marker::Error));
+        view.apply(5, 1, 0, &note("log_removed"));
+        assert_eq!((view.rows, view.notes.iter().map(|n| n.row).max()), (1, Some(0)));
+    }
 
     fn start(step: u32, at: i64) -> EventKind {
         EventKind::StepStarted {

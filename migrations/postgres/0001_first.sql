@@ -26,16 +26,21 @@ CREATE TABLE users (
     created_at BIGINT NOT NULL
 );
 
--- One open link a person: a new one replaces it.
+-- One open link a person: a new one replaces it. Nobody has made it where the server itself did.
 CREATE TABLE setup_links (
     user_id TEXT NOT NULL PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    org_id TEXT NOT NULL REFERENCES orgs (id),
+    created_by TEXT REFERENCES users (id),
     token_hash TEXT NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
 
 CREATE TABLE sessions (
     token_hash TEXT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    org_id TEXT NOT NULL REFERENCES orgs (id),
+    created_by TEXT NOT NULL REFERENCES users (id),
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
@@ -59,8 +64,11 @@ CREATE TABLE services (
     git_url TEXT NOT NULL,
     default_branch TEXT NOT NULL,
     git_secret TEXT REFERENCES secrets (id),
+    -- Each part counts its saves by itself: two people who change different parts are not in one another's way.
+    source_version BIGINT NOT NULL DEFAULT 1,
     registry TEXT NOT NULL,
     registry_secret TEXT REFERENCES secrets (id),
+    registry_version BIGINT NOT NULL DEFAULT 1,
     -- The image's reference without a tag, where the registry names one: two services must not push over each other.
     image_repository TEXT UNIQUE,
     settings TEXT NOT NULL,
@@ -99,6 +107,9 @@ CREATE TABLE builds (
     failure_code TEXT,
     diagnosis TEXT,
     log_verified BIGINT CHECK (log_verified IN (0, 1)),
+    -- When the log grew too old; its pieces go in slices, and whether any may be left says the second column.
+    log_removed_at BIGINT,
+    log_kept BIGINT NOT NULL DEFAULT 1 CHECK (log_kept IN (0, 1)),
     snapshot TEXT NOT NULL,
     UNIQUE (service_id, number),
     UNIQUE (service_id, request_key),
@@ -116,11 +127,17 @@ CREATE INDEX builds_by_branch ON builds (service_id, branch, number);
 CREATE INDEX builds_by_branch_and_status ON builds (service_id, branch, status, number);
 CREATE INDEX builds_open ON builds (service_id, number) WHERE finished_at IS NULL;
 CREATE INDEX builds_unreleased ON builds (id) WHERE released = 0 AND finished_at IS NOT NULL;
+-- For retention: logs by their age, and those whose removal was begun.
+CREATE INDEX builds_with_log ON builds (finished_at)
+    WHERE finished_at IS NOT NULL AND log_removed_at IS NULL AND released = 1;
+CREATE INDEX builds_losing_log ON builds (log_removed_at) WHERE log_removed_at IS NOT NULL AND log_kept = 1;
 
 -- How far a build's log is stored and what it folds to; a finished build's summary.
 CREATE TABLE build_progress (
     build_id TEXT NOT NULL PRIMARY KEY REFERENCES builds (id) ON DELETE CASCADE,
     pos BIGINT NOT NULL,
+    -- Pieces before this position are not part of the log any more.
+    log_from BIGINT NOT NULL DEFAULT 0,
     attempt BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     chain_count BIGINT NOT NULL,

@@ -26,7 +26,7 @@ impl DataFolder {
             .with_context(|| format!("The data folder {shown} cannot be made; KIOPS_DATA names another"))?;
         let path = path.canonicalize().with_context(|| format!("The data folder {shown} cannot be read"))?;
         close_to_others(&path);
-        let lock = lock(&path)?;
+        let lock = lock_file(&path.join("lock"), &format!("the data folder {}", path.display()), "KIOPS_DATA")?;
         let folder = Self { path, _lock: lock };
         let tmp = folder.tmp();
         if tmp.exists() {
@@ -69,15 +69,16 @@ fn close_to_others(folder: &Path) {
     }
 }
 
-fn lock(folder: &Path) -> Result<File> {
-    let file = folder.join("lock");
+/// Takes the lock in `file`, in which its holder's number stands. `what` is what it stands for, `settings` are those that
+/// name another.
+pub(crate) fn lock_file(file: &Path, what: &str, settings: &str) -> Result<File> {
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&file)
+        .open(file)
         .with_context(|| format!("{} cannot be opened", file.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
@@ -86,10 +87,7 @@ fn lock(folder: &Path) -> Result<File> {
             "" => String::new(),
             pid => format!(" (process {pid})"),
         };
-        bail!(
-            "Another server{holder} uses the data folder {}. Stop it, or give this one its own with KIOPS_DATA",
-            folder.display()
-        );
+        bail!("Another server{holder} uses {what}. Stop it, or give this one its own with {settings}");
     }
     lock.set_len(0)?;
     lock.rewind()?;

@@ -4,6 +4,7 @@
 //! What never enters: views.
 
 pub mod accounts;
+mod audit;
 pub mod builds;
 pub mod cli;
 mod clock;

@@ -15,7 +15,7 @@ pub fn internal(what: &str, cause: impl fmt::Display) -> Problem {
 /// What a failed call of the store means to whoever asked for `what`.
 pub fn of_store(what: &str, error: StoreError) -> Problem {
     match error {
-        StoreError::NotFound => Problem::not_found(what),
+        StoreError::NotFound => Problem::not_found(),
         StoreError::Taken("image") => Problem::conflict("image_taken").at("registry_config.image_name"),
         StoreError::Taken("name") => Problem::conflict("name_taken").at("name"),
         StoreError::Taken(_) => Problem::conflict("taken"),

@@ -2,7 +2,7 @@
 //! served before the key fits, and the queue runs only once everything else is there.
 
 use crate::accounts::LocalAccounts;
-use crate::builds::{Builds, BuildsConfig, Parts};
+use crate::builds::{Builds, BuildsConfig, Parts, retain};
 use crate::config::{Config, Program};
 use crate::disk::Disk;
 use crate::folder::DataFolder;
@@ -12,7 +12,7 @@ use crate::registry::RegistryClient;
 use crate::runner::local::{LocalConfig, LocalRunner};
 use crate::secrets::{KeySource, Sealer};
 use crate::services::{Credentials, LocalServices, LocalSystem, demo};
-use crate::store::{self, DatabaseUrl, SharedStore, StoreError};
+use crate::store::{self, DatabaseUrl, Retention, SharedStore, Sole, StoreError};
 use anyhow::{Context, Result, anyhow};
 use axum::serve::ListenerExt;
 use kiops_app::backend::Backend;
@@ -31,7 +31,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let base = config.base_url(bound);
     let addresses = AddressPolicy { loopback: config.loopback_allowed(bound) };
     let folder = DataFolder::open(&config.data)?;
-    let store = open_store(&config, &folder).await?;
+    let url =
+        config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
+    // Builds run on this machine: another server on the same database would take them for lost.
+    let sole = Sole::take(&url).await?;
+    let store = open_store(&url).await?;
     let key = KeySource {
         value: config.secrets.secret_key.as_ref().map(|key| key.expose()),
         file: &config.key_file(folder.path()),
@@ -41,10 +45,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let credentials = Credentials::new(store.clone(), sealer.clone());
     let disk = Arc::new(Disk::new(folder.path(), config.min_free_bytes));
     let git = Arc::new(Git::new(&folder.tmp(), &folder.path().join("git"), addresses));
-    let registry = Arc::new(RegistryClient::new());
+    let registry = Arc::new(RegistryClient::new(addresses));
     let builds = Builds::new(Parts {
         store: store.clone(),
-        runner: Arc::new(local_runner(&config, &folder)?),
+        runner: Arc::new(local_runner(&config, &folder, addresses)?),
         sealer,
         heads: git.clone(),
         registry: registry.clone(),
@@ -57,8 +61,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         },
     });
     let accounts = Arc::new(LocalAccounts::new(store.clone(), Duration::from_secs(config.session_s)));
-    let services =
-        Arc::new(LocalServices { store: store.clone(), credentials, git, registry, addresses, builds: builds.clone() });
+    let services = Arc::new(LocalServices {
+        store: store.clone(),
+        credentials: credentials.clone(),
+        git,
+        registry,
+        builds: builds.clone(),
+    });
     let system = Arc::new(LocalSystem {
         store: store.clone(),
         disk: disk.clone(),
@@ -71,7 +80,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         .await
         .map_err(|problem| anyhow!("The administrator cannot be prepared: {problem}"))?;
     if let Some(file) = &config.demo_service {
-        demo::register_once(file, &services, &accounts.administrator().await?, &*store).await?;
+        demo::register_once(file, &services, &accounts.administrator().await?).await?;
     }
 
     let edge = Edge {
@@ -91,25 +100,42 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         let shutdown = shutdown.clone();
         async move { accounts.sweep(shutdown).await }
     });
+    tasks.spawn({
+        let shutdown = shutdown.clone();
+        async move { credentials.sweep(shutdown).await }
+    });
+    let retention = Retention { days: config.retention_days, newest: config.retention_builds };
+    tasks.spawn(retain::run(store.clone(), retention, shutdown.clone()));
+    let watch = tasks.spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            let ended = sole.watch(&shutdown).await;
+            // Whoever else has the database now runs its builds: nothing more may be done with it here.
+            shutdown.cancel();
+            ended
+        }
+    });
     tasks.close();
 
     tracing::info!("listening on {base}");
     if let Some(token) = link {
         println!("Set the administrator's password. The link works once, for 24 hours:\n  {base}/setup/{token}");
     }
-    let served = serve(edge, listener, shutdown).await;
+    let served = serve(edge, listener, shutdown.clone()).await;
 
+    shutdown.cancel();
     builds.stop().await;
     tasks.wait().await;
     store.close().await;
     tracing::info!("stopped");
+    // Last: until here the database was this server's own.
+    let sole = watch.await.context("The watch over the database ended")??;
+    drop(sole);
     served
 }
 
-async fn open_store(config: &Config, folder: &DataFolder) -> Result<SharedStore> {
-    let url =
-        config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
-    let store = store::open(&url).await.map_err(|error| match error {
+async fn open_store(url: &DatabaseUrl) -> Result<SharedStore> {
+    let store = store::open(url).await.map_err(|error| match error {
         StoreError::NewerSchema { found, known } => anyhow!(
             "The database {url} was written by a newer version of KIOPS Build (its schema is {found}, this program knows \
              {known}). Start that version, or put a backup of before its upgrade back"
@@ -121,7 +147,7 @@ async fn open_store(config: &Config, folder: &DataFolder) -> Result<SharedStore>
     Ok(store)
 }
 
-fn local_runner(config: &Config, folder: &DataFolder) -> Result<LocalRunner> {
+fn local_runner(config: &Config, folder: &DataFolder, addresses: AddressPolicy) -> Result<LocalRunner> {
     let program = |program| config.program(program).map_err(|sentence| anyhow!(sentence));
     LocalRunner::new(LocalConfig {
         data: folder.path().to_owned(),
@@ -130,6 +156,7 @@ fn local_runner(config: &Config, folder: &DataFolder) -> Result<LocalRunner> {
         buildctl: program(Program::Buildctl)?,
         dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
         insecure_registries: config.insecure_registries.clone(),
+        addresses,
     })
 }
 

@@ -21,6 +21,7 @@ fn config(host: &str, username: &str) -> RegistryConfig {
         username: username.into(),
         has_password: !username.is_empty(),
         plain_http: true,
+        version: 1,
     }
 }
 

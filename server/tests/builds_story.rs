@@ -6,7 +6,10 @@ use builds_rig::*;
 use futures::StreamExt;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
-use kiops_events::{BuildView, EventKind, Marker, StoredEvent};
+use kiops_events::{BuildView, EventKind, Marker, Row, StoredEvent};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
 
 const HELLO: &str = "FROM alpine:3\nRUN echo hello from a step\nCOPY . /app\n";
 
@@ -184,7 +187,10 @@ async fn scripts_follow_the_events_and_search_the_log() {
     let half = text_of(world.builds.events(&world.caller, &id, events[4].pos).await.unwrap()).await;
     assert_eq!(half.lines().count(), events.len() - 5);
 
-    let search = |text: &'static str, from| world.builds.search(&world.caller, &id, text, from);
+    fn as_written(row: &Row) -> Cow<'_, str> {
+        Cow::Borrowed(&row.text)
+    }
+    let search = |text: &'static str, from| world.builds.search(&world.caller, &id, text, from, &as_written);
     let first = search("needle IN", 0).await.unwrap().unwrap().row;
     let row = |at| world.builds.rows(&world.caller, &id, at, 1);
     assert!(row(first).await.unwrap().rows[0].text.contains("NEEDLE in a stack"));
@@ -269,4 +275,115 @@ async fn no_cache_reuses_nothing_and_later_builds_go_on_from_it() {
     let id = world.start(&service).await;
     assert_eq!(world.row(&id).await.snapshot.cache_generation, 3);
     assert_eq!(world.over(&id).await.status, BuildStatus::Success);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_the_login_is_told_as_such() {
+    let world = World::new().await;
+    let login = kiops_rig::Login { user: "robot".into(), password: "the-right-password".into() };
+    let options = kiops_rig::RegistryOptions { login: Some(login), ..Default::default() };
+    let registry = kiops_rig::Registry::start(options).await.unwrap();
+    let repo = world.hosts.repo(HELLO).await;
+    let config = RegistryConfig {
+        host: registry.address(),
+        username: "robot".into(),
+        has_password: true,
+        ..world.registry_config()
+    };
+    let credentials = Credentials { registry_password: Some("a-wrong-password"), ..Credentials::default() };
+    let service = world.service_with(&repo, BuildSettings::default(), config, credentials).await;
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.failure_code.as_deref()), (BuildStatus::Failure, Some("push_auth")));
+    let diagnosis = row.diagnosis.unwrap();
+    assert_eq!(
+        (diagnosis.group.as_str(), diagnosis.actions),
+        ("image_push_failure", vec!["registry_settings".to_owned()])
+    );
+    assert!(!world.log(&id).await.contains("a-wrong-password"));
+}
+
+#[tokio::test]
+async fn everybody_who_watches_sees_the_same() {
+    let world = World::new().await;
+    let service =
+        world.service_of("FROM alpine:3\nRUN for i in $(seq 1 60); do echo line $i; sleep 0.03; done\n").await;
+    let id = world.start(&service).await;
+    let watch = async |from_line: Option<&str>| {
+        if let Some(line) = from_line {
+            world.until_log(&id, line).await;
+        }
+        let mut stream = Box::pin(world.builds.watch(&world.caller, &id).await.unwrap());
+        let Some(LiveMessage::Snapshot(first)) = stream.next().await else { panic!("no snapshot") };
+        let (mut view, mut rows) = (first.view, first.tail.rows);
+        while let Some(message) = stream.next().await {
+            let LiveMessage::Patch(patch) = message else { panic!("a second snapshot") };
+            if let Some(tail) = patch.tail {
+                assert_eq!(tail.first, rows.len() as u64);
+                rows.extend(tail.rows);
+            }
+            view.apply_patch(patch.view);
+        }
+        (view, rows)
+    };
+    let (early, late, later) = tokio::join!(watch(None), watch(Some("line 10")), watch(Some("line 30")));
+    assert!(early.1.iter().any(|row| row.text == "line 60"));
+    assert!(early == late && late == later, "they saw different things");
+}
+
+/// A disk of its own for the database: what becomes full is only that.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(path: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let disk = Self(path);
+        disk.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "small"]).then_some(disk)
+    }
+
+    fn mount(&self, arguments: &[&str]) -> bool {
+        std::process::Command::new("mount").args(arguments).arg(&self.0).status().is_ok_and(|s| s.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_disk_fills_up_in_mid_build_goes_on_when_there_is_room() {
+    let data = Arc::new(Data::new());
+    let disk = SmallDisk::new(data.path.join("database"), "8m");
+    assert!(disk.is_some() || !rustix::process::geteuid().is_root(), "root may mount");
+    // Only root may make a disk of its own; an ordinary user's run proves the rest.
+    let Some(disk) = disk else { return };
+    let wishes = Wishes { database: Some(disk.0.join("kiops.db")), ..Wishes::default() };
+    let world = World::open(data.clone(), wishes).await;
+    // More than fits, and nothing that becomes small.
+    let service = world
+        .service_of("FROM alpine:3\nRUN dd if=/dev/urandom bs=1M count=24 2>/dev/null | base64; echo the end\n")
+        .await;
+    let id = world.start(&service).await;
+    let since = std::time::Instant::now();
+    loop {
+        let free = rustix::fs::statvfs(&disk.0).map(|s| s.f_bavail * s.f_frsize).unwrap();
+        if free < 1 << 20 {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{free} bytes are free:\n{}", world.agent_logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // It is still answered, and nothing has been decided.
+    let row = world.row(&id).await;
+    assert!(!row.status.is_final() && row.cancel_requested_at.is_none(), "{row:#?}");
+    assert!(world.builds.rows(&world.caller, &id, 0, 10).await.unwrap().total > 0);
+    assert!(disk.mount(&["-o", "remount,size=200m"]));
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
+    let next = world.start(&world.service_of(HELLO).await).await;
+    assert_eq!(world.over(&next).await.status, BuildStatus::Success);
+    drop(world.close().await);
 }

@@ -33,8 +33,13 @@ on_both_engines!(
     a_new_database_has_an_administrator_and_keeps_its_identity,
     links_are_used_once_and_sessions_end,
     secrets_are_kept_as_they_come,
+    secrets_go_when_nothing_needs_them,
+    a_build_that_was_queued_has_its_secrets,
     names_and_images_are_taken_once,
     settings_are_saved_against_their_version,
+    source_and_registry_are_saved_against_their_versions,
+    one_broken_row_stops_no_other,
+    old_logs_go_in_slices_and_say_so,
     the_queue_is_in_order_with_one_build_a_service,
     many_claimers_never_claim_a_build_twice,
     one_key_is_one_build,
@@ -105,12 +110,20 @@ async fn links_are_used_once_and_sessions_end(place: Place) {
     assert!(store.setup_link_user("ran out").await.unwrap().is_none());
     assert!(!store.use_setup_link("ran out", "x").await.unwrap());
 
+    store.put_session(&admin.id, "with the password before", later).await.unwrap();
+    store.put_setup_link(&admin.id, "not used yet", later).await.unwrap();
     store.set_password_hash(&admin.id, "third").await.unwrap();
     assert_eq!(store.administrator().await.unwrap().password_hash.as_deref(), Some("third"));
+    assert!(store.session_user("with the password before").await.unwrap().is_none());
+    assert!(store.setup_link_user("not used yet").await.unwrap().is_none());
     let nobody = UserId::from_random(random());
     assert!(matches!(store.set_password_hash(&nobody, "x").await, Err(StoreError::NotFound)));
 
+    assert!(matches!(store.put_session(&nobody, "x", later).await, Err(StoreError::NotFound)));
+    assert!(matches!(store.put_setup_link(&nobody, "x", later).await, Err(StoreError::NotFound)));
     store.put_session(&admin.id, "live", later).await.unwrap();
+    let mine = format!("WHERE org_id = '{}' AND created_by = '{}'", admin.org_id, admin.id);
+    assert_eq!(place.count(format!("SELECT COUNT(*) FROM sessions {mine}")).await, 1);
     store.put_session(&admin.id, "dead", 1).await.unwrap();
     assert_eq!(store.session_user("live").await.unwrap().map(|u| u.name), Some("admin".to_owned()));
     assert!(store.session_user("dead").await.unwrap().is_none());
@@ -121,19 +134,111 @@ async fn links_are_used_once_and_sessions_end(place: Place) {
 }
 
 async fn secrets_are_kept_as_they_come(place: Place) {
-    let World { store, admin } = World::new(&place).await;
-    let secret = SecretRow {
-        id: SecretId::from_random(random()),
-        org_id: admin.org_id.clone(),
-        created_by: admin.id.clone(),
-        key_id: "k1".to_owned(),
-        sealed: (0..=255).collect(),
-    };
-    store.put_secret(&secret).await.unwrap();
+    let world = World::new(&place).await;
+    let (store, secret) = (&world.store, world.secret());
+    let service = NewServiceRow { git_secret: Some(secret.clone()), ..world.new_service("app") };
+    store.insert_service(&service).await.unwrap();
+    assert_eq!(store.service(&service.org_id, &service.id).await.unwrap().git_secret, Some(secret.id.clone()));
     let read = store.secret(&secret.id).await.unwrap();
-    assert_eq!((read.key_id, read.sealed, read.created_by), (secret.key_id, secret.sealed, admin.id));
+    assert_eq!((read.key_id, read.sealed, read.created_by), (secret.key_id, secret.sealed, secret.created_by));
     let missing = store.secret(&SecretId::from_random(random())).await;
     assert!(matches!(missing, Err(StoreError::NotFound)));
+}
+
+async fn secrets_go_when_nothing_needs_them(place: Place) {
+    let world = World::new(&place).await;
+    let (store, org) = (&world.store, &world.admin.org_id);
+    let exists = async |secret: &SecretRow| match store.secret(&secret.id).await {
+        Ok(_) => true,
+        Err(StoreError::NotFound) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let (first, login) = (world.secret(), world.secret());
+    let service = NewServiceRow {
+        git_secret: Some(first.clone()),
+        registry_secret: Some(login.clone()),
+        ..world.new_service("app")
+    };
+    store.insert_service(&service).await.unwrap();
+    let refused = world.secret();
+    let again =
+        NewServiceRow { git_secret: Some(refused.clone()), registry: registry("other"), ..world.new_service("app") };
+    assert!(matches!(store.insert_service(&again).await, Err(StoreError::Taken("name"))));
+    assert!(!exists(&refused).await, "with the service its secret was refused");
+
+    let build = |secret: &SecretRow| {
+        let mut new = world.new_build(&service.id);
+        new.snapshot.git_secret = Some(secret.id.clone());
+        new
+    };
+    let running = store.queue_build(&build(&first)).await.unwrap().id;
+    let second = world.secret();
+    let source = |secret| SourceRow { git_url: "https://git.example/a", default_branch: "main", secret };
+    store.save_source(org, &service.id, source(SecretChange::Replace(&second)), None).await.unwrap();
+    store.save_registry(org, &service.id, &registry("app"), SecretChange::Keep, None).await.unwrap();
+    assert_eq!(store.sweep_secrets().await.unwrap(), 0, "a build that is not over needs the replaced one");
+    assert!(exists(&first).await && exists(&second).await && exists(&login).await);
+    // Nor is a snapshot passed over that cannot be read.
+    place.execute(format!("UPDATE builds SET snapshot = snapshot || '}}' WHERE id = '{running}'")).await;
+    assert_eq!(store.sweep_secrets().await.unwrap(), 0);
+    place
+        .execute(format!(
+            "UPDATE builds SET snapshot = substr(snapshot, 1, length(snapshot) - 1) WHERE id = '{running}'"
+        ))
+        .await;
+
+    let claimed = store.claim("me", 60_000, 9).await.unwrap().unwrap();
+    world.finish(&claimed, BuildStatus::Success).await;
+    assert_eq!(store.sweep_secrets().await.unwrap(), 1);
+    assert!(!exists(&first).await && exists(&second).await && exists(&login).await);
+    assert!(matches!(store.queue_build(&build(&first)).await, Err(StoreError::Conflict)), "it could not be built");
+    assert_eq!(store.service(org, &service.id).await.unwrap().build_count, 1, "no number is used up");
+
+    store.save_source(org, &service.id, source(SecretChange::Forget), None).await.unwrap();
+    assert_eq!(store.sweep_secrets().await.unwrap(), 1);
+    assert!(!exists(&second).await && exists(&login).await);
+    assert_eq!(store.service(org, &service.id).await.unwrap().git_secret, None);
+}
+
+async fn a_build_that_was_queued_has_its_secrets(place: Place) {
+    let world = World::new(&place).await;
+    let (store, org) = (&world.store, &world.admin.org_id);
+    let mut current = world.secret();
+    let service = NewServiceRow { git_secret: Some(current.clone()), ..world.new_service("app") };
+    store.insert_service(&service).await.unwrap();
+    for _ in 0..20 {
+        let next = world.secret();
+        let mut new = world.new_build(&service.id);
+        new.snapshot.git_secret = Some(current.id.clone());
+        let replace = SourceRow {
+            git_url: "https://git.example/a",
+            default_branch: "main",
+            secret: SecretChange::Replace(&next),
+        };
+        // Somebody replaces the token while somebody else starts a build with the one before.
+        let (saved, queued, swept) = tokio::join!(
+            async {
+                let saved = store.save_source(org, &service.id, replace, None).await;
+                store.sweep_secrets().await.unwrap();
+                saved
+            },
+            store.queue_build(&new),
+            store.sweep_secrets(),
+        );
+        saved.unwrap();
+        swept.unwrap();
+        match queued {
+            Ok(queued) => {
+                assert!(store.secret(&current.id).await.is_ok(), "a queued build lost its secret");
+                store.request_cancel(org, &queued.id).await.unwrap();
+            }
+            Err(StoreError::Conflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+        current = next;
+    }
+    store.sweep_secrets().await.unwrap();
+    assert_eq!(place.count("SELECT COUNT(*) FROM secrets".to_owned()).await, 1);
 }
 
 async fn names_and_images_are_taken_once(place: Place) {
@@ -152,17 +257,30 @@ async fn names_and_images_are_taken_once(place: Place) {
 
     let second = world.service("bar").await;
     let org = &admin.org_id;
-    let taken = store.save_registry(org, &second, &registry("Café"), None).await;
+    let taken = store.save_registry(org, &second, &registry("Café"), SecretChange::Keep, None).await;
     assert!(matches!(taken, Err(StoreError::Taken("image"))));
-    store.save_registry(org, &second, &registry("baz"), None).await.unwrap();
-    store.save_source(org, &second, "https://git.example/b", "trunk", None).await.unwrap();
+    store.save_registry(org, &second, &registry("baz"), SecretChange::Keep, None).await.unwrap();
+    let source = SourceRow { git_url: "https://git.example/b", default_branch: "trunk", secret: SecretChange::Keep };
+    store.save_source(org, &second, source, None).await.unwrap();
     let read = store.service(org, &second).await.unwrap();
     assert_eq!(
         (read.registry, read.git_url.as_str(), read.default_branch.as_str()),
-        (registry("baz"), "https://git.example/b", "trunk")
+        (RegistryConfig { version: 2, ..registry("baz") }, "https://git.example/b", "trunk")
     );
     assert_eq!((read.build_count, read.cache_generation), (0, 1));
-    assert_eq!(store.raise_cache_generation(&second).await.unwrap(), 2);
+    // A No Cache build begins the next generation, and later ones stay in it; a repeated click does not begin another.
+    let generation = async |no_cache: bool, key: &str| {
+        let mut new = world.new_build(&second);
+        new.snapshot.settings.no_cache = no_cache;
+        new.request_key = Some(key.to_owned());
+        let id = store.queue_build(&new).await.unwrap().id;
+        store.build(org, &id).await.unwrap().snapshot.cache_generation
+    };
+    assert_eq!(generation(false, "a").await, 1);
+    assert_eq!(generation(true, "b").await, 2);
+    assert_eq!(generation(true, "b").await, 2);
+    assert_eq!(generation(false, "c").await, 2);
+    assert_eq!(store.service(org, &second).await.unwrap().cache_generation, 2);
 
     let names: Vec<_> = store.services(org).await.unwrap().into_iter().map(|s| s.name).collect();
     assert_eq!(names, ["bar", "Café", "no image 1", "no image 2"]);
@@ -173,7 +291,9 @@ async fn names_and_images_are_taken_once(place: Place) {
     let stranger = OrgId::from_random(random());
     assert!(matches!(store.service(&stranger, &second).await, Err(StoreError::NotFound)));
     assert!(store.services(&stranger).await.unwrap().is_empty());
-    assert!(matches!(store.save_registry(&stranger, &second, &registry("q"), None).await, Err(StoreError::NotFound)));
+    let foreign = store.save_registry(&stranger, &second, &registry("q"), SecretChange::Keep, None).await;
+    assert!(matches!(foreign, Err(StoreError::NotFound)));
+    assert!(matches!(store.save_source(&stranger, &second, source, None).await, Err(StoreError::NotFound)));
     let foreign = NewBuild { org_id: stranger.clone(), ..world.new_build(&second) };
     assert!(matches!(store.queue_build(&foreign).await, Err(StoreError::NotFound)));
 }
@@ -194,6 +314,149 @@ async fn settings_are_saved_against_their_version(place: Place) {
     let racers = (0..8).map(|_| store.save_settings(org, &service, &wanted, Some(2)));
     let won = futures::future::join_all(racers).await.into_iter().filter(|saved| saved.is_ok()).count();
     assert_eq!(won, 1, "of those who read the same version one saves");
+}
+
+async fn source_and_registry_are_saved_against_their_versions(place: Place) {
+    let world = World::new(&place).await;
+    let service = world.service("app").await;
+    let (store, org) = (&world.store, &world.admin.org_id);
+    let read = store.service(org, &service).await.unwrap();
+    assert_eq!((read.source_version, read.registry.version, read.settings.version), (1, 1, 0));
+    let source =
+        |branch| SourceRow { git_url: "https://git.example/a", default_branch: branch, secret: SecretChange::Keep };
+    let save_source = async |branch, version| store.save_source(org, &service, source(branch), version).await;
+    let save_registry = async |image: &str, version| {
+        store.save_registry(org, &service, &registry(image), SecretChange::Keep, version).await
+    };
+    assert_eq!(save_source("one", Some(1)).await.unwrap(), 2);
+    assert!(matches!(save_source("late", Some(1)).await, Err(StoreError::Conflict)));
+    assert_eq!(save_source("two", None).await.unwrap(), 3);
+    assert_eq!(save_registry("one", Some(1)).await.unwrap(), 2, "each part has its own version");
+    assert!(matches!(save_registry("late", Some(1)).await, Err(StoreError::Conflict)));
+    let read = store.service(org, &service).await.unwrap();
+    assert_eq!((read.default_branch.as_str(), read.registry.image_name.as_str()), ("two", "one"));
+    assert_eq!((read.source_version, read.registry.version, read.settings.version), (3, 2, 0));
+    let racers = futures::future::join_all((0..8).map(|_| save_source("race", Some(3)))).await;
+    assert_eq!(racers.into_iter().filter(|saved| saved.is_ok()).count(), 1);
+}
+
+async fn one_broken_row_stops_no_other(place: Place) {
+    let world = World::new(&place).await;
+    let (store, org) = (&world.store, &world.admin.org_id);
+    let (a, b, c) = (world.service("a").await, world.service("b").await, world.service("c").await);
+    let break_build =
+        async |id: &BuildId| place.execute(format!("UPDATE builds SET snapshot = '{{' WHERE id = '{id}'")).await;
+    let (a1, b1, c1) = (world.queue(&a).await, world.queue(&b).await, world.queue(&c).await);
+    break_build(&a1).await;
+    for expected in [&b1, &c1] {
+        assert_eq!(&store.claim("me", 60_000, 9).await.unwrap().unwrap().id, expected);
+    }
+    assert!(store.claim("me", 60_000, 9).await.unwrap().is_none(), "the broken one is passed over");
+
+    break_build(&b1).await;
+    let ids = |rows: Vec<BuildRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.renew("me", 1).await.unwrap()), [c1.clone()]);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(ids(store.adopt("you", 60_000, Adopt::Expired).await.unwrap()), [c1.clone()]);
+    assert_eq!(ids(store.last_builds(org).await.unwrap()), [c1.clone()]);
+
+    let mut later = Vec::new();
+    for _ in 0..3 {
+        later.push(world.queue(&a).await);
+    }
+    break_build(&later[1]).await;
+    let page = async |before| {
+        let query = HistoryQuery { before, ..HistoryQuery::default() };
+        store.history(org, &a, &query, 1).await.unwrap().iter().map(|row| row.number).collect::<Vec<_>>()
+    };
+    // Four builds, of which the first and the third cannot be read.
+    assert_eq!(page(None).await, [4, 2], "what is passed over does not look like the end");
+    assert_eq!(page(Some(4)).await, [2]);
+    let back = HistoryQuery { after: Some(1), ..HistoryQuery::default() };
+    let numbers: Vec<_> = store.history(org, &a, &back, 1).await.unwrap().iter().map(|row| row.number).collect();
+    assert_eq!(numbers, [4, 2]);
+
+    place.execute(format!("UPDATE services SET settings = '{{' WHERE id = '{b}'")).await;
+    let names: Vec<_> = store.services(org).await.unwrap().into_iter().map(|s| s.name).collect();
+    assert_eq!(names, ["a", "c"]);
+}
+
+async fn old_logs_go_in_slices_and_say_so(place: Place) {
+    const DAY_MS: i64 = 86_400_000;
+    let mut dice = Dice::new();
+    let world = World::new(&place).await;
+    let store = &world.store;
+    let (service, other) = (world.service("app").await, world.service("other").await);
+    let retention = Retention { days: 90, newest: 2 };
+    let mut builds = Vec::new();
+    for i in 0..4 {
+        let build = world.claimed(&service).await;
+        let mut pos = 2;
+        // The first one has more than goes at once.
+        for _ in 0..if i == 0 { 70 } else { 2 } {
+            store
+                .append(&build.id, build.lease_epoch, &append_of(&[entry(pos, 1, &dice.bytes(70_000))]))
+                .await
+                .unwrap();
+            pos += 1;
+        }
+        world.finish(&build, BuildStatus::Success).await;
+        if i != 1 {
+            store.mark_released(&build.id).await.unwrap();
+        }
+        builds.push(build.id);
+    }
+    let young = world.claimed(&other).await;
+    world.finish(&young, BuildStatus::Success).await;
+    store.mark_released(&young.id).await.unwrap();
+    assert_eq!(store.remove_old_log(retention).await.unwrap(), None, "nothing is old");
+    let age = 100 * DAY_MS;
+    place.execute(format!("UPDATE builds SET finished_at = finished_at - {age} WHERE service_id = '{service}'")).await;
+    assert_eq!(store.remove_old_log(Retention { days: 101, newest: 0 }).await.unwrap(), None);
+    let pieces =
+        async |id: &BuildId| place.count(format!("SELECT COUNT(*) FROM log_pieces WHERE build_id = '{id}'")).await;
+
+    // Readers find one line from the first slice on, however much is still to be deleted.
+    let before = store.progress(&builds[0]).await.unwrap();
+    assert_eq!(store.remove_old_log(retention).await.unwrap(), Some(builds[0].clone()));
+    assert!(pieces(&builds[0]).await > 1);
+    let only_the_note = async || {
+        let progress = store.progress(&builds[0]).await.unwrap();
+        assert_eq!((progress.pos, progress.view.rows), (before.pos + 1, 1));
+        assert_eq!(progress.view.notes.last().map(|n| (n.code.as_str(), n.row)), Some(("log_removed", 0)));
+        assert_eq!((progress.seq, progress.chain_hash), (before.seq, before.chain_hash.clone()));
+        for rows in [
+            flat(&store.log_by_row(&builds[0], 0, 1_000).await.unwrap()),
+            flat(&store.log_after(&builds[0], 0, 1).await.unwrap()),
+        ] {
+            assert_eq!((rows.len(), rows[0].0, rows[0].1.pos, rows[0].1.rows), (1, 0, before.pos + 1, 1));
+            let note: EventKind = serde_json::from_slice(&rows[0].1.payload).unwrap();
+            assert!(matches!(&note, EventKind::Note { code, args } if code == "log_removed" && args["days"] == "90"));
+        }
+        assert!(store.log_by_row(&builds[0], 1, 1_000).await.unwrap().is_empty());
+        assert!(store.log_after(&builds[0], before.pos + 1, 1).await.unwrap().is_empty());
+    };
+    only_the_note().await;
+    let mut slices = 1;
+    while let Some(id) = store.remove_old_log(retention).await.unwrap() {
+        assert_eq!(id, builds[0]);
+        slices += 1;
+    }
+    assert!((3..6).contains(&slices), "{slices} slices");
+    only_the_note().await;
+    assert_eq!(pieces(&builds[0]).await, 1);
+    let row = world.build(&builds[0]).await;
+    assert!(row.log_removed_at.is_some_and(|at| at > row.finished_at.unwrap()));
+    assert_eq!((row.number, row.status, row.log_verified), (1, BuildStatus::Success, Some(true)));
+
+    // One that the runner still holds waits, the newest ones stay.
+    for id in &builds[1..] {
+        assert_eq!((world.build(id).await.log_removed_at, follow(store, id, 1).await.len()), (None, 3));
+    }
+    store.mark_released(&builds[1]).await.unwrap();
+    assert_eq!(store.remove_old_log(retention).await.unwrap(), Some(builds[1].clone()));
+    assert_eq!(store.remove_old_log(retention).await.unwrap(), None);
+    assert_eq!(follow(store, &young.id, 1).await.len(), 1);
 }
 
 async fn the_queue_is_in_order_with_one_build_a_service(place: Place) {
@@ -830,7 +1093,6 @@ async fn expected_durations_are_the_median_of_the_last_ten(place: Place) {
 }
 
 async fn a_newer_schema_is_refused(place: Place) {
-    use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
     place.open().await.close().await;
     place.open().await.close().await;
     for (statement, refused) in [
@@ -841,18 +1103,7 @@ async fn a_newer_schema_is_refused(place: Place) {
         ),
         ("DELETE FROM _sqlx_migrations WHERE version = 9999", false),
     ] {
-        match place.file() {
-            Some(_) => {
-                let mut connection = SqliteConnection::connect(place.address()).await.unwrap();
-                connection.execute(statement).await.unwrap();
-                connection.close().await.unwrap();
-            }
-            None => {
-                let mut connection = PgConnection::connect(place.address()).await.unwrap();
-                connection.execute(statement).await.unwrap();
-                connection.close().await.unwrap();
-            }
-        }
+        place.execute(statement.to_owned()).await;
         match place.try_open().await {
             Err(StoreError::NewerSchema { found: 9999, known: 1 }) if refused => {}
             Ok(store) if !refused => store.close().await,

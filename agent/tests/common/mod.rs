@@ -3,6 +3,7 @@
 //! No expectation of any one test lives here.
 #![allow(dead_code)] // Each test binary uses another part of it.
 
+use kiops_events::address::AddressPolicy;
 use kiops_events::event::{AgentResult, EventKind, LineText, Outcome, Place};
 use kiops_events::spec::*;
 use kiops_events::wire::{self, Answer, Frame, Hello, Side, VERSION};
@@ -84,6 +85,7 @@ impl Lab {
                 commit: commit.into(),
                 reference: "refs/heads/main".into(),
                 submodules: true,
+                addresses: AddressPolicy { loopback: true },
             },
             dockerfile: DockerfileSpec::Auto,
             image: ImageSpec {

@@ -1,8 +1,10 @@
 //! Server functions of this feature: caller, one call, the error mapped. Those that are forms take flat arguments, so
 //! that a browser can post them by itself.
 
+use super::found::FoundDockerfile;
 use crate::error::Problem;
 use crate::model::*;
+use kiops_events::Row;
 use leptos::prelude::*;
 
 #[cfg(feature = "ssr")]
@@ -37,6 +39,7 @@ pub async fn save_settings(
         ("path", &path),
         ("profile", profile.as_str()),
         ("no_cache", if no_cache { "true" } else { "" }),
+        ("version", &version),
     ];
     let page = format!("/services/edit/{id}?build=settings");
     let saved = give_back("settings", &page, &values, result)?;
@@ -102,23 +105,20 @@ pub async fn get_history(service: ServiceId, query: HistoryQuery) -> Result<Hist
     answer(backend()?.builds.history(&caller()?, &service, query).await)
 }
 
-/// State, steps and the log's end, or the rows around `row` when one is asked for.
+/// State, steps and rows of the log: those around `row` when one is asked for, those that show why it failed, else the
+/// log's end. As many as fit a screen and some; the rest comes by range.
 #[server(prefix = "/api/fn", input = server_fn::codec::Json)]
 pub async fn get_snapshot(id: BuildId, row: Option<u64>) -> Result<LiveSnapshot, Problem> {
+    use super::log::{FIRST_BYTES, FIRST_ROWS};
     let (backend, caller) = (backend()?, caller()?);
     let mut snapshot = answer(backend.builds.snapshot(&caller, &id).await)?;
-    match row {
-        Some(row) => {
-            let first = row.saturating_sub(super::log::FIRST_ROWS / 2);
-            snapshot.tail = answer(backend.builds.rows(&caller, &id, first, super::log::FIRST_ROWS).await)?;
-        }
-        // The page is written with what fits a screen; the rest comes by range.
-        None => {
-            let extra = snapshot.tail.rows.len().saturating_sub(super::log::FIRST_ROWS as usize);
-            snapshot.tail.rows.drain(..extra);
-            snapshot.tail.first += extra as u64;
-        }
+    let row = row.or_else(|| super::live::telling_row(&snapshot));
+    if let Some(row) = row.filter(|row| *row < snapshot.tail.first) {
+        let first = row.saturating_sub(FIRST_ROWS / 2);
+        snapshot.tail = answer(backend.builds.rows(&caller, &id, first, FIRST_ROWS).await)?;
     }
+    let around = row.unwrap_or(snapshot.tail.total.saturating_sub(1));
+    snapshot.tail.keep_around(around, FIRST_ROWS as usize, FIRST_BYTES);
     Ok(snapshot)
 }
 
@@ -128,8 +128,28 @@ pub async fn get_rows(id: BuildId, first: u64, count: u64) -> Result<RowsPage, P
 }
 
 #[server(prefix = "/api/fn", input = server_fn::codec::Json)]
+pub async fn get_row(id: BuildId, row: u64) -> Result<Row, Problem> {
+    answer(backend()?.builds.row(&caller()?, &id, row).await)
+}
+
+/// The next row from `from` on that holds `text` as this reader sees it.
+#[server(prefix = "/api/fn", input = server_fn::codec::Json)]
 pub async fn search_log(id: BuildId, text: String, from: u64) -> Result<Option<SearchHit>, Problem> {
-    answer(backend()?.builds.search(&caller()?, &id, &text, from).await)
+    answer(backend()?.builds.search(&caller()?, &id, &text, from, &super::log::as_shown).await)
+}
+
+/// What Auto-detect takes in this service, where a build has looked already.
+#[server(prefix = "/api/fn", input = server_fn::codec::Json)]
+pub async fn detected_dockerfile(service: ServiceId) -> Result<Option<FoundDockerfile>, Problem> {
+    let (backend, caller) = (backend()?, caller()?);
+    let detail = answer(backend.services.get(&caller, &service).await)?;
+    for build in [detail.last_build, detail.latest_image].into_iter().flatten() {
+        let snapshot = answer(backend.builds.snapshot(&caller, &build.id).await)?;
+        if let Some(found) = FoundDockerfile::of(&snapshot) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

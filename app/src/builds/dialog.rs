@@ -73,6 +73,21 @@ pub fn BuildDialog(shown: Shown) -> impl IntoView {
             }
         }
     };
+    // A link or a button of another tab is gone with it: its focus goes to what came in its place.
+    Effect::new(move |before: Option<Tab>| {
+        let now = tab.get();
+        if before.is_some_and(|before| before != now) {
+            set_timeout(
+                || {
+                    if crate::ui::browser::focused().is_none() {
+                        crate::ui::browser::focus_soon("#tab-panel");
+                    }
+                },
+                std::time::Duration::ZERO,
+            );
+        }
+        now
+    });
     let on_arrows = move |event: ev::KeyboardEvent| {
         let step = match event.key().as_str() {
             "ArrowRight" => 1,
@@ -114,6 +129,7 @@ pub fn BuildDialog(shown: Shown) -> impl IntoView {
                 class="tab-panel"
                 id="tab-panel"
                 role="tabpanel"
+                tabindex="-1"
                 aria-labelledby=move || format!("tab-{}", tab.get().as_str())
             >
                 {move || match tab.get() {

@@ -2,13 +2,15 @@
 
 use super::api::{BeginBuild, get_history};
 use super::run::request_key;
-use super::{ref_text, status_badge};
+use super::{commit_text, ref_text, status_badge};
 use crate::locales::{t, tf};
-use crate::model::{BuildHead, HistoryPage, HistoryQuery, StatusFilter};
+use crate::model::{BuildHead, BuildStatus, HistoryPage, HistoryQuery, StatusFilter};
 use crate::services::Shown;
 use crate::services::api::list_refs;
 use crate::ui::query::Query;
-use crate::ui::{CopyButton, FormError, Problems, Returned, format, icon, notice, sentence, when};
+use crate::ui::{
+    CopyButton, FormError, Problems, Returned, ServerClock, browser, format, icon, notice, repeat, sentence, when,
+};
 use leptos::ev;
 use leptos::form::ActionForm;
 use leptos::prelude::*;
@@ -16,6 +18,7 @@ use leptos::task::spawn_local;
 use leptos::wasm_bindgen::JsCast;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::{use_navigate, use_query_map};
+use std::time::Duration;
 
 const PAGE: u32 = 25;
 
@@ -44,27 +47,13 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
         Resource::new_blocking(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
     let start = ServerAction::<BeginBuild>::new();
     let problems = Problems::new(move || start.value().get(), &Returned::of("start"));
-    let key = request_key();
-    let link = {
-        let base = base.clone();
-        move |before: Option<i64>, after: Option<i64>| {
-            let mut to = Query::default().with("build", "history");
-            query.with(|q| {
-                for name in ["status", "branch"] {
-                    to.set(name, q.get_str(name).unwrap_or_default());
-                }
-            });
-            to.set("before", &before.map(|n| n.to_string()).unwrap_or_default());
-            to.set("after", &after.map(|n| n.to_string()).unwrap_or_default());
-            format!("{base}?{to}")
-        }
-    };
+    let rebuild = Rebuild { start, key: StoredValue::new(request_key()) };
     view! {
         <Filters shown=shown base=base.clone()/>
         <FormError error=problems.elsewhere(&[])/>
         <Transition fallback=|| view! { <div class="skeleton-table" aria-hidden="true"></div> }>
             {move || {
-                let (base, key, link) = (base.clone(), key.clone(), link.clone());
+                let base = base.clone();
                 Suspend::new(async move {
                     match page.await {
                         Err(problem) => notice("failure", "warning", sentence(&problem)),
@@ -78,7 +67,10 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
                             }
                                 .into_any()
                         }
-                        Ok(page) => table(page, base, key, start, link),
+                        Ok(page) => {
+                            view! { <Table shown=shown page=page base=base wanted=wanted.get_untracked() rebuild=rebuild/> }
+                                .into_any()
+                        }
                     }
                 })
             }}
@@ -87,21 +79,66 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
     .into_any()
 }
 
-fn table(
-    page: HistoryPage,
-    base: String,
-    key: String,
+/// Building a line's commit again. One action for all lines: only one can lead away.
+#[derive(Clone, Copy)]
+struct Rebuild {
     start: ServerAction<BeginBuild>,
-    link: impl Fn(Option<i64>, Option<i64>) -> String,
-) -> AnyView {
-    let now_ms = page.now_ms;
-    let older = page.has_older.then(|| link(page.builds.last().map(|b| b.number), None));
-    let newer = page.has_newer.then(|| link(None, page.builds.first().map(|b| b.number)));
-    let range = match (page.builds.last(), page.builds.first()) {
-        (Some(last), Some(first)) => {
-            tf("history.range", &[("from", &last.number.to_string()), ("to", &first.number.to_string())])
+    key: StoredValue<String>,
+}
+
+/// The address of another page of the same builds.
+fn page_at(base: &str, wanted: &HistoryQuery, before: Option<i64>, after: Option<i64>) -> String {
+    let status = wanted.status.and_then(|s| FILTERS.iter().find(|(_, f, _)| *f == s)).map(|(name, ..)| *name);
+    let number = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let to = Query::default()
+        .with("build", "history")
+        .with("status", status.unwrap_or_default())
+        .with("branch", wanted.branch.as_deref().unwrap_or_default())
+        .with("before", &number(before))
+        .with("after", &number(after));
+    format!("{base}?{to}")
+}
+
+#[component]
+fn Table(shown: Shown, page: HistoryPage, base: String, wanted: HistoryQuery, rebuild: Rebuild) -> impl IntoView {
+    let clock = ServerClock::new(page.now_ms);
+    let service = shown.detail.with_untracked(|d| d.id.clone());
+    let page = RwSignal::new(page);
+    let open = Memo::new(move |_| page.with(|p| p.builds.iter().any(|b| !b.status.is_final())));
+    let query = wanted.clone();
+    let refresh = move || {
+        let (service, query) = (service.clone(), query.clone());
+        if browser::page_hidden() {
+            return;
         }
+        spawn_local(async move {
+            if let Ok(fresh) = get_history(service, query).await
+                && page.try_with_untracked(|known| known.now_ms < fresh.now_ms) == Some(true)
+            {
+                clock.set(fresh.now_ms);
+                page.set(fresh);
+            }
+        });
+    };
+    // Nothing changes once all are over; whoever comes back looks once more.
+    clock.run(Duration::from_secs(1), move || open.get());
+    repeat(Duration::from_secs(3), move || open.get(), refresh.clone());
+    Effect::new(move |_| browser::when_shown(refresh.clone()));
+
+    let ends =
+        Memo::new(move |_| page.with(|p| (p.builds.first().map(|b| b.number), p.builds.last().map(|b| b.number))));
+    let range = move || match ends.get() {
+        (Some(first), Some(last)) => tf("history.range", &[("from", &last.to_string()), ("to", &first.to_string())]),
         _ => String::new(),
+    };
+    let address = StoredValue::new((base.clone(), wanted));
+    let newer = move || {
+        let first = ends.get().0.filter(|_| page.with(|p| p.has_newer));
+        first.map(|n| address.with_value(|(base, wanted)| page_at(base, wanted, None, Some(n))))
+    };
+    let older = move || {
+        let last = ends.get().1.filter(|_| page.with(|p| p.has_older));
+        last.map(|n| address.with_value(|(base, wanted)| page_at(base, wanted, Some(n), None)))
     };
     view! {
         <div class="table-scroll" tabindex="0" role="region" aria-label=t("build.history")>
@@ -121,15 +158,24 @@ fn table(
                     </tr>
                 </thead>
                 <tbody>
-                    {page.builds.into_iter().map(|build| row(build, now_ms, &base, &key, start)).collect_view()}
+                    <For each=move || page.with(|p| p.builds.clone()) key=|build| build.id.clone() let:build>
+                        {
+                            let first = build.clone();
+                            let now = Memo::new(move |before: Option<&BuildHead>| {
+                                let found = page.with(|p| p.builds.iter().find(|b| b.id == first.id).cloned());
+                                found.or_else(|| before.cloned()).unwrap_or_else(|| first.clone())
+                            });
+                            row(build, now, clock, &base, rebuild)
+                        }
+                    </For>
                 </tbody>
             </table>
         </div>
         <footer class="sheet-foot">
             <span class="quiet">{range}</span>
             <span class="spacer"></span>
-            {page_link(newer, t("history.newer"))}
-            {page_link(older, t("history.older"))}
+            {move || page_link(newer(), t("history.newer"))}
+            {move || page_link(older(), t("history.older"))}
         </footer>
     }
     .into_any()
@@ -142,63 +188,83 @@ fn page_link(href: Option<String>, text: String) -> AnyView {
     }
 }
 
-fn row(build: BuildHead, now_ms: i64, base: &str, key: &str, start: ServerAction<BeginBuild>) -> AnyView {
-    let open = format!("{base}?build=run&id={}", build.id);
-    let failed = build.status == crate::model::BuildStatus::Failure;
-    let commit = build.short_commit().to_owned();
-    let duration = match (build.duration_ms(now_ms), build.expected_duration_ms) {
+fn duration_text(build: &BuildHead, now_ms: i64) -> String {
+    match (build.duration_ms(now_ms), build.expected_duration_ms) {
         (Some(ms), _) => format::clock(ms),
-        (None, Some(ms)) => tf("history.expected", &[("duration", &format::clock(ms))]),
-        (None, None) => "–".to_owned(),
+        (None, Some(ms)) if !build.status.is_final() => tf("history.expected", &[("duration", &format::clock(ms))]),
+        (None, _) => "–".to_owned(),
+    }
+}
+
+/// `…/orders` and `:main-41-9f8e7d6` of an image's whole name: what tells builds apart is never cut off.
+fn short_image(tag: &str) -> (String, String) {
+    let at = tag.rfind(':').filter(|at| !tag[*at..].contains('/')).unwrap_or(tag.len());
+    let (repository, tag) = tag.split_at(at);
+    let name = match repository.rsplit_once('/') {
+        Some((_, name)) => format!("…/{name}"),
+        None => repository.to_owned(),
     };
-    let profile = match build.resolved_profile {
-        Some(resolved) if resolved != build.profile => format!("{} → {}", build.profile.as_str(), resolved.as_str()),
-        _ => build.profile.as_str().to_owned(),
+    (name, tag.to_owned())
+}
+
+/// What does not change comes from the line as it was, the rest from `now`.
+fn row(build: BuildHead, now: Memo<BuildHead>, clock: ServerClock, base: &str, rebuild: Rebuild) -> AnyView {
+    let open = format!("{base}?build=run&id={}", build.id);
+    let profile = move || {
+        now.with(|build| match build.resolved_profile {
+            Some(resolved) if resolved != build.profile => {
+                format!("{} → {}", build.profile.as_str(), resolved.as_str())
+            }
+            _ => build.profile.as_str().to_owned(),
+        })
     };
-    let pick = format!("{}:{}", build.commit, build.branch);
-    let again_key = format!("{key}-{}", build.number);
     let branch = ref_text(&build.branch).to_owned();
+    let view_log = open.clone();
+    let (service, pick) = (build.service_id.to_string(), format!("{}:{}", build.commit, build.branch));
+    let again_key = rebuild.key.with_value(|key| format!("{key}-{}", build.number));
     view! {
         <tr>
-            <td><a class="row-link" href=open.clone()>"#" {build.number}</a></td>
+            <td><a class="row-link" href=open>"#" {build.number}</a></td>
             <td><span class="clip branch" title=branch.clone()>{branch.clone()}</span></td>
+            <td>{commit_text(&build)}</td>
+            <td>{move || now.with(status_badge)}</td>
+            <td class="number">{move || now.with(|build| duration_text(build, clock.get()))}</td>
             <td>
-                {match build.commit_url.clone() {
-                    Some(url) => view! { <a class="link over" href=url target="_blank" rel="noopener external"><code>{commit}</code></a> }.into_any(),
-                    None => view! { <code>{commit}</code> }.into_any(),
-                }}
-            </td>
-            <td>{status_badge(&build)}</td>
-            <td class="number">{duration}</td>
-            <td>
-                {build.image_tag.clone().map(|tag| {
-                    let short = tag.rsplit_once(':').map_or(tag.clone(), |(_, t)| t.to_owned());
+                {move || now.with(|build| build.image_tag.clone()).map(|tag| {
+                    let (name, short) = short_image(&tag);
                     view! {
                         <span class="with-copy over">
-                            <code class="clip tag" title=tag.clone()>{short}</code>
+                            <code class="tag" title=tag.clone()><span class="clip">{name}</span>{short}</code>
                             <CopyButton label=t("result.copy_tag") text=Signal::stored(tag)/>
                         </span>
                     }
                 })}
             </td>
-            <td>{when(build.queued_at, now_ms)}</td>
+            <td>{move || when(build.queued_at, clock.get())}</td>
             <td>{build.created_by.clone()}</td>
             <td>
                 {profile}
                 {build.no_cache.then(|| view! { <span class="quiet">" · " {t("settings.no_cache")}</span> })}
             </td>
             <td class="row-actions over">
-                {failed.then(|| view! { <a class="button small" href=open>{t("history.view_log")}</a> })}
-                {build.status.is_final().then(|| {
-                    view! {
-                        <ActionForm action=start>
-                            <input type="hidden" name="service" value=build.service_id.to_string()/>
-                            <input type="hidden" name="pick" value=pick/>
-                            <input type="hidden" name="request_key" value=again_key/>
-                            <button type="submit" class="button small" title=t("result.again_hint")>{t("history.rebuild")}</button>
-                        </ActionForm>
-                    }
-                })}
+                {move || {
+                    (now.with(|build| build.status) == BuildStatus::Failure)
+                        .then(|| view! { <a class="button small" href=view_log.clone()>{t("history.view_log")}</a> })
+                }}
+                {move || {
+                    let (service, pick, key) = (service.clone(), pick.clone(), again_key.clone());
+                    now.with(|build| build.status.is_final())
+                        .then(|| {
+                            view! {
+                                <ActionForm action=rebuild.start>
+                                    <input type="hidden" name="service" value=service/>
+                                    <input type="hidden" name="pick" value=pick/>
+                                    <input type="hidden" name="request_key" value=key/>
+                                    <button type="submit" class="button small" title=t("result.again_hint")>{t("history.rebuild")}</button>
+                                </ActionForm>
+                            }
+                        })
+                }}
             </td>
         </tr>
     }
@@ -229,7 +295,7 @@ fn Filters(shown: Shown, base: String) -> impl IntoView {
     };
     let navigate = use_navigate();
     let apply = move |event: ev::Event| {
-        let values = crate::ui::browser::FormValues::around(event.target());
+        let values = browser::FormValues::around(event.target());
         let to = Query::default()
             .with("build", "history")
             .with("status", &values.get("status"))
@@ -241,13 +307,29 @@ fn Filters(shown: Shown, base: String) -> impl IntoView {
         let apply = apply.clone();
         move |event: ev::SubmitEvent| apply(event.unchecked_into())
     };
-    let ready = crate::ui::browser::hydrated();
+    let ready = browser::hydrated();
+    // The way back changes the address under a select that has been touched: which option it shows is set by hand, once
+    // the options are there.
+    let (status_select, branch_select) =
+        (NodeRef::<leptos::html::Select>::new(), NodeRef::<leptos::html::Select>::new());
+    Effect::new(move |_| {
+        let _ = options();
+        let wanted = [(status_select.get(), value("status")), (branch_select.get(), value("branch"))];
+        let show = move || {
+            for (select, wanted) in wanted {
+                if let Some(select) = select.filter(|select| select.value() != wanted) {
+                    select.set_value(&wanted);
+                }
+            }
+        };
+        set_timeout(show, Duration::ZERO);
+    });
     view! {
         <form class="filters" method="get" on:change=apply on:submit=on_submit>
             <input type="hidden" name="build" value="history"/>
             <div class="field">
                 <label for="filter-status">{t("history.status")}</label>
-                <select id="filter-status" name="status">
+                <select id="filter-status" name="status" node_ref=status_select>
                     <option value="" selected=move || value("status").is_empty()>{t("history.all")}</option>
                     {FILTERS
                         .into_iter()
@@ -259,13 +341,16 @@ fn Filters(shown: Shown, base: String) -> impl IntoView {
             </div>
             <div class="field">
                 <label for="filter-branch">{t("history.branch")}</label>
-                <select id="filter-branch" name="branch">
+                <select id="filter-branch" name="branch" node_ref=branch_select>
                     <option value="" selected=move || value("branch").is_empty()>{t("history.all")}</option>
                     {move || {
                         options()
                             .into_iter()
                             .map(|name| {
-                                let text = ref_text(&name).to_owned();
+                                let mut text = ref_text(&name).to_owned();
+                                if text != name {
+                                    text = format!("{text} · {}", t("run.tag"));
+                                }
                                 let selected = value("branch") == name;
                                 view! { <option value=name selected=selected>{text}</option> }
                             })
@@ -277,4 +362,35 @@ fn Filters(shown: Shown, base: String) -> impl IntoView {
         </form>
     }
     .into_any()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_image_the_tag_is_always_whole() {
+        for (image, name, tag) in [
+            ("harbor.example.com/shop/orders:main-41-9f8e7d6", "…/orders", ":main-41-9f8e7d6"),
+            ("127.0.0.1:5000/orders:main-1-abc", "…/orders", ":main-1-abc"),
+            ("127.0.0.1:5000/orders", "…/orders", ""),
+            ("orders:1", "orders", ":1"),
+        ] {
+            assert_eq!(short_image(image), (name.to_owned(), tag.to_owned()), "{image}");
+        }
+    }
+
+    #[test]
+    fn pages_keep_the_filter() {
+        let wanted = HistoryQuery {
+            status: Some(StatusFilter::InProgress),
+            branch: Some("feature/a b".into()),
+            ..HistoryQuery::default()
+        };
+        assert_eq!(
+            page_at("/s", &wanted, Some(7), None),
+            "/s?build=history&status=in_progress&branch=feature/a%20b&before=7"
+        );
+        assert_eq!(page_at("/s", &HistoryQuery::default(), None, Some(7)), "/s?build=history&after=7");
+    }
 }

@@ -5,12 +5,13 @@ use super::log::{Log, LogPanel};
 use super::result::{FailureBox, ResultBox};
 use super::status_badge;
 use super::steps::Steps;
-use super::stream::{Line, follow};
-use crate::frame::ConnectionLost;
+use super::stream::{Line, Lost, follow};
+use crate::error::{Problem, ProblemStatus};
+use crate::frame::{ConnectionLost, ToSignIn};
 use crate::locales::{t, tf};
-use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot};
+use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot, ServiceId};
 use crate::services::Shown;
-use crate::ui::{FormError, Problems, Returned, ServerClock, format, icon, notice, sentence};
+use crate::ui::{FormError, Problems, Returned, ServerClock, browser, format, icon, notice, sentence};
 use kiops_events::{BuildView, Marker};
 use leptos::form::ActionForm;
 use leptos::prelude::*;
@@ -27,12 +28,14 @@ pub struct Live {
     /// The agent's clock less the server's, while the agent runs.
     agent: RwSignal<Option<i64>>,
     pub log: Log,
+    region: NodeRef<leptos::html::Section>,
 }
 
 impl Live {
     fn new(snapshot: LiveSnapshot, row: Option<u64>) -> Self {
         let id = snapshot.build.head.id.clone();
         Self {
+            region: NodeRef::new(),
             clock: ServerClock::new(snapshot.now_ms),
             agent: RwSignal::new(snapshot.agent_now_ms.map(|agent| agent - snapshot.now_ms)),
             build: RwSignal::new(snapshot.build),
@@ -85,94 +88,166 @@ impl Live {
     }
 }
 
+/// The row that tells most of a build: why it failed.
+pub fn telling_row(snapshot: &LiveSnapshot) -> Option<u64> {
+    let LiveSnapshot { build, view, .. } = snapshot;
+    let evidence = build.diagnosis.as_ref().and_then(|d| d.evidence.first()).map(|e| e.row);
+    evidence.or(view.first_error_row).filter(|_| build.head.status == BuildStatus::Failure)
+}
+
 #[component]
 pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
-    let query = use_query_map();
     let row = wanted_row();
     let snapshot = Resource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
+    let service = shown.detail.with_untracked(|d| d.id.clone());
     view! {
         <Suspense fallback=|| view! { <div class="live skeleton-live" aria-hidden="true"></div> }>
-            {move || Suspend::new(async move {
-                match snapshot.await {
-                    Ok(snapshot) => {
-                        let row = query.with_untracked(|_| row);
-                        view! { <LiveBuild snapshot=snapshot row=row shown=shown/> }.into_any()
+            {move || {
+                let service = service.clone();
+                Suspend::new(async move {
+                    match snapshot.await {
+                        // Another service's build is not to be found here.
+                        Ok(snapshot) if snapshot.build.head.service_id != service => {
+                            missing(&Problem::not_found("build"), &service)
+                        }
+                        Ok(snapshot) => view! { <LiveBuild snapshot=snapshot row=row shown=shown/> }.into_any(),
+                        Err(problem) => missing(&problem, &service),
                     }
-                    Err(problem) => notice("failure", "warning", sentence(&problem)),
-                }
-            })}
+                })
+            }}
         </Suspense>
     }
 }
 
-/// The row that the address asks for: `&row=13` or `#row-13`, counted from 1 as they are shown.
-fn wanted_row() -> Option<u64> {
-    let by_query = use_query_map().with_untracked(|q| q.get_str("row").and_then(|n| n.parse::<u64>().ok()));
-    let by_hash =
-        || use_location().hash.get_untracked().trim_start_matches('#').strip_prefix("row-")?.parse::<u64>().ok();
-    by_query.or_else(by_hash).filter(|n| *n > 0).map(|n| n - 1)
+/// There is no such build, or it cannot be shown now.
+fn missing(problem: &Problem, service: &ServiceId) -> AnyView {
+    #[cfg(feature = "ssr")]
+    crate::call::page_status(problem);
+    if problem.status != ProblemStatus::NotFound {
+        return view! { <div class="live-notice">{notice("failure", "warning", sentence(problem))}</div> }.into_any();
+    }
+    gone(service)
 }
 
-#[component]
-fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl IntoView {
-    let head = snapshot.build.head.clone();
-    let id = head.id.clone();
-    // A failure opens where it failed.
-    let first_error = snapshot.view.first_error_row.filter(|_| head.status == BuildStatus::Failure);
-    let evidence = snapshot.build.diagnosis.as_ref().and_then(|d| d.evidence.first()).map(|e| e.row);
-    let in_page = |row: &u64| {
-        let tail = &snapshot.tail;
-        (tail.first..tail.first + tail.rows.len() as u64).contains(row)
-    };
-    let start = row.or_else(|| evidence.or(first_error).filter(in_page));
-    let live = Live::new(snapshot, start);
-    let base = format!("/services/edit/{}?build=run&id={id}", head.service_id);
-
-    if !head.status.is_final() {
-        let lost = use_context::<ConnectionLost>();
-        let set_lost = move |down: bool| {
-            if let Some(ConnectionLost(lost)) = lost
-                && lost.try_get_untracked() != Some(down)
-            {
-                lost.try_set(down);
-            }
-        };
-        follow(
-            id,
-            move || live.view.try_with_untracked(|view| view.pos).unwrap_or_default(),
-            move |message| {
-                if live.view.is_disposed() {
-                    return;
-                }
-                live.take(message);
-                let head = live.build.with_untracked(|build| build.head.clone());
-                shown.learn(&head);
-            },
-            move |line| set_lost(line == Line::Down),
-        );
-        on_cleanup(move || set_lost(false));
+fn gone(service: &ServiceId) -> AnyView {
+    view! {
+        <div class="live-notice">
+            {notice("warning", "warning", t("live.gone"))}
+            <a class="button small" href=format!("/services/edit/{service}?build=history")>{t("build.history")}</a>
+        </div>
     }
-    live.clock.run(Duration::from_millis(200), move || live.running());
+    .into_any()
+}
 
-    // A link to another row of the same build moves the log, not the page.
+/// The row that the address asks for with `&row=13`, counted from 1 as they are shown. What stands behind a `#` is not
+/// sent to the server: it is looked at once the page's program runs.
+fn wanted_row() -> Option<u64> {
+    use_query_map().with_untracked(|q| q.get_str("row").and_then(row_of))
+}
+
+fn row_of(number: &str) -> Option<u64> {
+    number.parse::<u64>().ok()?.checked_sub(1)
+}
+
+/// Follows the addresses that lead to other rows of the same build: they move the log, not the page.
+fn follow_address(log: Log) {
     let query = use_query_map();
     Effect::new(move |before: Option<Option<String>>| {
         let now = query.with(|q| q.get("row"));
         if let Some(before) = before
             && before != now
-            && let Some(row) = now.as_deref().and_then(|n| n.parse::<u64>().ok())
+            && let Some(row) = now.as_deref().and_then(row_of)
         {
-            live.log.go_to(row.saturating_sub(1));
+            log.lead_to(row);
         }
         now
     });
+    let hash = use_location().hash;
+    Effect::new(move |_| {
+        let row = hash.with(|hash| hash.trim_start_matches('#').strip_prefix("row-").and_then(row_of));
+        if let Some(row) = row {
+            log.lead_to(row);
+        }
+    });
+}
+
+/// Opens the stream of a build that is not over. Gives back why it ended, if it had to.
+fn watch(live: Live, shown: Shown) -> RwSignal<Option<Lost>> {
+    let ended = RwSignal::new(None);
+    let head = live.build.with_untracked(|build| build.head.clone());
+    if head.status.is_final() {
+        return ended;
+    }
+    let lost = use_context::<ConnectionLost>();
+    let set_lost = move |down: bool| {
+        if let Some(ConnectionLost(lost)) = lost
+            && lost.try_get_untracked() != Some(down)
+        {
+            lost.try_set(down);
+        }
+    };
+    follow(
+        head.id,
+        move || live.view.try_with_untracked(|view| view.pos).unwrap_or_default(),
+        move |message| {
+            if live.view.is_disposed() {
+                return;
+            }
+            live.take(message);
+            let head = live.build.with_untracked(|build| build.head.clone());
+            shown.learn(&head);
+        },
+        move |line| {
+            set_lost(line == Line::Down);
+            if let Line::Lost(why) = line {
+                ended.try_set(Some(why));
+            }
+        },
+    );
+    on_cleanup(move || set_lost(false));
+    ended
+}
+
+/// Why a page hears nothing of its build any more, and what to do.
+fn lost_notice(why: Lost, service: &ServiceId) -> AnyView {
+    match why {
+        Lost::SignedOut => view! { <ToSignIn/> }.into_any(),
+        Lost::Gone => gone(service),
+        Lost::Outdated => view! {
+            <div class="live-notice">
+                {notice("warning", "warning", t("live.outdated"))}
+                <button type="button" class="button small" on:click=|_| browser::reload()>{t("live.reload")}</button>
+            </div>
+        }
+        .into_any(),
+    }
+}
+
+#[component]
+fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl IntoView {
+    let head = snapshot.build.head.clone();
+    // A failure opens where it failed.
+    let start = row.or_else(|| telling_row(&snapshot));
+    let live = Live::new(snapshot, start);
+    let base = format!("/services/edit/{}?build=run&id={}", head.service_id, head.id);
+    let here = base.clone();
+    let lost = watch(live, shown);
+    live.clock.run(Duration::from_millis(200), move || live.running());
+    follow_address(live.log);
 
     let final_status = Memo::new(move |_| live.build.with(|b| b.head.status).is_final());
     let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
     let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
+    let service = head.service_id;
     view! {
-        <section class="live" aria-label=tf("live.label", &[("n", &head.number.to_string())])>
+        <section
+            class="live"
+            tabindex="-1"
+            node_ref=live.region
+            aria-label=tf("live.label", &[("n", &head.number.to_string())])
+        >
             <PageTitle live=live shown=shown/>
+            <div role="status">{move || lost.get().map(|why| lost_notice(why, &service))}</div>
             {move || {
                 if final_status.get() {
                     view! { <Ended live=live base=base.clone()/> }.into_any()
@@ -182,12 +257,7 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl Int
             }}
             <div class="live-body">
                 <Steps live=live/>
-                <LogPanel
-                    log=live.log
-                    here=format!("/services/edit/{}?build=run&id={}", head.service_id, head.id)
-                    notes=notes.into()
-                    first_error=first_error.into()
-                />
+                <LogPanel log=live.log here=here notes=notes.into() first_error=first_error.into()/>
             </div>
             <Progress live=live/>
         </section>
@@ -246,7 +316,8 @@ fn Header(live: Live) -> impl IntoView {
         // Never full before it is.
         elapsed().map(|ms| (ms as f64 / expected.max(1) as f64).min(0.97))
     };
-    let asked = move || head.with(BuildHead::cancelling) || action.pending().get();
+    let asked = Memo::new(move |_| head.with(BuildHead::cancelling) || action.pending().get());
+    keep_focus(live);
     let (id, service) = head.with_untracked(|h| (h.id.to_string(), h.service_id.to_string()));
     view! {
         <div class="live-head">
@@ -260,27 +331,57 @@ fn Header(live: Live) -> impl IntoView {
             >
                 <i></i>
             </div>
-            <span class="live-time">
-                {move || {
-                    let ms = elapsed()?;
-                    let now = format::clock(ms);
-                    Some(match head.with(|h| h.expected_duration_ms) {
-                        Some(expected) => tf("live.of_about", &[("elapsed", &now), ("expected", &format::clock(expected))]),
-                        None => now,
-                    })
-                }}
-            </span>
+            <span class="live-time">{move || head.with(|head| time_text(head, live.clock.get()))}</span>
             <ActionForm action=action>
                 <input type="hidden" name="id" value=id/>
                 <input type="hidden" name="service" value=service/>
-                <button type="submit" class="button danger small" disabled=asked>
-                    {move || if asked() { t("status.cancelling") } else { t("live.cancel") }}
+                // Not `disabled`, which would take the focus away: it stays with the build.
+                <button
+                    type="submit"
+                    class="button danger small"
+                    class:off=move || asked.get()
+                    aria-disabled=move || asked.get().to_string()
+                    on:click=move |event| {
+                        if asked.get_untracked() {
+                            event.prevent_default();
+                        }
+                    }
+                >
+                    {move || if asked.get() { t("status.cancelling") } else { t("live.cancel") }}
                 </button>
             </ActionForm>
             <FormError error=problems.elsewhere(&[])/>
         </div>
     }
     .into_any()
+}
+
+/// Who stands on the header's button when the build ends finds the button gone: the focus goes to what has come instead.
+fn keep_focus(live: Live) {
+    on_cleanup(move || {
+        let inside = browser::browser()
+            .and_then(|window| window.document()?.active_element()?.closest(".live-head").ok()?)
+            .is_some();
+        if inside {
+            request_animation_frame(move || {
+                if let Some(Some(region)) = live.region.try_get_untracked() {
+                    let _ = region.focus();
+                }
+            });
+        }
+    });
+}
+
+/// How long it has taken, of how long it usually takes; of a waiting one, when it may begin.
+fn time_text(head: &BuildHead, now_ms: i64) -> Option<String> {
+    if let Some(at) = head.expected_start_at {
+        return (at > now_ms).then(|| tf("live.starts_in", &[("time", &format::clock(at - now_ms + 999))]));
+    }
+    let now = format::clock(head.duration_ms(now_ms)?);
+    Some(match head.expected_duration_ms {
+        Some(expected) => tf("live.of_about", &[("elapsed", &now), ("expected", &format::clock(expected))]),
+        None => now,
+    })
 }
 
 /// What it does now, or why it waits.

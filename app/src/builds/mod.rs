@@ -2,6 +2,7 @@
 
 pub mod api;
 mod dialog;
+mod found;
 mod help;
 mod history;
 mod live;
@@ -18,6 +19,18 @@ use crate::locales::{t, tf};
 use crate::model::{BuildHead, BuildStatus};
 use crate::ui::badge;
 use leptos::prelude::*;
+
+/// A build's commit, as a link where its page is known.
+pub fn commit_text(build: &BuildHead) -> AnyView {
+    let commit = build.short_commit().to_owned();
+    match build.commit_url.clone() {
+        Some(url) => {
+            view! { <a class="link over" href=url target="_blank" rel="noopener external"><code>{commit}</code></a> }
+                .into_any()
+        }
+        None => view! { <code>{commit}</code> }.into_any(),
+    }
+}
 
 /// A build's state as colour, icon and word.
 pub fn status_badge(build: &BuildHead) -> AnyView {

@@ -2,6 +2,7 @@
 
 use super::api::BeginBuild;
 use super::live::{Live, important_notes, what};
+use super::log::plain_click;
 use super::run::request_key;
 use super::status_badge;
 use crate::locales::{has, t, tf, tm};
@@ -189,7 +190,11 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
                             <a
                                 class="button small"
                                 href=format!("{href}&row={}", row + 1)
-                                on:click=move |_| live.log.go_to(row)
+                                on:click=move |event| {
+                                    if plain_click(&event) {
+                                        live.log.go_to(row);
+                                    }
+                                }
                             >
                                 {tf("result.show_line", &[("n", &(row + 1).to_string())])}
                             </a>

@@ -7,14 +7,18 @@ use super::settings::profile_text;
 use super::status_badge;
 use crate::error::Problem;
 use crate::locales::{t, tf};
-use crate::model::{BuildId, DockerfileChoice, RefHead, RefList};
-use crate::services::Shown;
+use crate::model::{BuildId, DockerfileChoice, RefHead, RefList, ServiceId};
 use crate::services::api::list_refs;
-use crate::ui::{Choice, Combo, Field, FormError, Problems, Returned, browser, format, icon, notice, sentence, when};
+use crate::services::{DiskNotice, Shown};
+use crate::ui::{
+    Choice, Combo, Field, FormError, Problems, Returned, browser, choice_of, format, icon, notice, sentence, when,
+};
+use leptos::ev;
 use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
+use std::time::Duration;
 
 /// A key that makes two clicks one build: made by whoever draws the form first, and kept when the program takes over.
 pub fn request_key() -> String {
@@ -42,16 +46,35 @@ pub fn RunTab(shown: Shown) -> impl IntoView {
     let id = Memo::new(move |_| {
         query.with(|q| q.get_str("id").and_then(|id| id.parse::<BuildId>().ok())).or_else(|| running.clone())
     });
+    let open = RwSignal::new(id.with_untracked(Option::is_none));
+    Effect::new(move |before: Option<Option<BuildId>>| {
+        let now = id.get();
+        if before.is_some_and(|before| before != now) {
+            open.set(now.is_none());
+        }
+        now
+    });
+    let started = move || {
+        open.set(false);
+        browser::focus_soon("#run-view");
+    };
     view! {
         <div class="run">
-            <details class="run-fold" open=move || id.with(Option::is_none)>
+            <details
+                class="run-fold"
+                open=move || open.get()
+                on:toggle:target=move |event| open.set(event.target().has_attribute("open"))
+            >
                 <summary>{icon("down")} {t("run.another")}</summary>
-                <StartForm shown=shown/>
+                <StartForm shown=shown open=open started=started/>
             </details>
-            {move || match id.get() {
-                Some(id) => view! { <LiveView id=id shown=shown/> }.into_any(),
-                None => view! { <LastBuild shown=shown/> }.into_any(),
-            }}
+            // Has the focus after a start: what one wants to hear next is here.
+            <div class="run-view" id="run-view" tabindex="-1" role="group" aria-label=t("run.view")>
+                {move || match id.get() {
+                    Some(id) => view! { <LiveView id=id shown=shown/> }.into_any(),
+                    None => view! { <LastBuild shown=shown/> }.into_any(),
+                }}
+            </div>
         </div>
     }
     .into_any()
@@ -73,15 +96,12 @@ fn LastBuild(shown: Shown) -> impl IntoView {
         .into_any(),
         Some(build) => view! {
             <div class="run-last">
-                <p>
-                    <span class="quiet">{t("run.last")}</span>
-                    " "
-                    {status_badge(&build)}
-                    " "
-                    <a class="link" href=format!("{base}?build=run&id={}", build.id)>"#" {build.number} " " {ref_text(&build.branch).to_owned()}</a>
-                    " "
-                    <span class="quiet">{when(build.finished_at.unwrap_or(build.queued_at), now)}</span>
-                </p>
+                <span class="quiet">{t("run.last")}</span>
+                {status_badge(&build)}
+                <a class="inline-link" href=format!("{base}?build=run&id={}", build.id)>
+                    {format!("#{} {}", build.number, ref_text(&build.branch))}
+                </a>
+                <span class="quiet">{when(build.finished_at.unwrap_or(build.queued_at), now)}</span>
             </div>
         }
         .into_any(),
@@ -100,6 +120,7 @@ fn choice(head: &RefHead, now_ms: i64) -> Choice {
         parts.push(t("run.tag"));
     }
     Choice {
+        key: head.name.clone(),
         value: format!("{}:{}", head.commit, head.name),
         label: ref_text(&head.name).to_owned(),
         detail: parts.join(" · "),
@@ -113,93 +134,258 @@ fn short(text: &str, letters: usize) -> String {
     }
 }
 
+/// Looks at the branches have this time between them.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// The branches and tags, as the Git host last said. It may be slow: no page waits for it.
+#[derive(Clone, Copy)]
+struct Refs {
+    service: StoredValue<ServiceId>,
+    list: RwSignal<Option<RefList>>,
+    problem: RwSignal<Option<Problem>>,
+    asking: RwSignal<bool>,
+    /// It has just been asked: whoever wants to look waits for the next time.
+    resting: StoredValue<bool>,
+    wanted: StoredValue<bool>,
+}
+
+impl Refs {
+    fn new(service: ServiceId) -> Self {
+        Self {
+            service: StoredValue::new(service),
+            list: RwSignal::new(None),
+            problem: RwSignal::new(None),
+            asking: RwSignal::new(false),
+            resting: StoredValue::new(false),
+            wanted: StoredValue::new(false),
+        }
+    }
+
+    /// Asks now, or soon where it has just been asked.
+    fn look(self) {
+        if self.resting.get_value() {
+            self.wanted.set_value(true);
+        } else {
+            self.load();
+        }
+    }
+
+    fn load(self) {
+        if self.asking.get_untracked() {
+            self.wanted.set_value(true);
+            return;
+        }
+        self.asking.set(true);
+        self.wanted.set_value(false);
+        self.resting.set_value(true);
+        set_timeout(move || self.rested(), LOOK_AGAIN);
+        let service = self.service.get_value();
+        spawn_local(async move {
+            let result = list_refs(service).await;
+            self.asking.try_set(false);
+            match result {
+                Ok(list) => {
+                    self.problem.try_set(None);
+                    self.list.try_set(Some(list));
+                }
+                Err(problem) => {
+                    self.problem.try_set(Some(problem));
+                }
+            }
+            self.again();
+        });
+    }
+
+    fn rested(self) {
+        self.resting.try_set_value(false);
+        self.again();
+    }
+
+    /// Looks once more for whoever wanted to meanwhile. The form may be gone by now.
+    fn again(self) {
+        if self.wanted.try_get_value() == Some(true) && !self.resting.get_value() && !self.asking.get_untracked() {
+            self.load();
+        }
+    }
+}
+
 #[component]
-fn StartForm(shown: Shown) -> impl IntoView {
+fn StartForm(
+    shown: Shown,
+    /// Whether the form is unfolded.
+    open: RwSignal<bool>,
+    started: impl Fn() + Copy + Send + Sync + 'static,
+) -> impl IntoView {
     let action = ServerAction::<BeginBuild>::new();
     let value = action.value();
     let returned = Returned::of("start");
     let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
-    let refs = RwSignal::new(None::<Result<RefList, Problem>>);
-    let service = detail.id.clone();
-    // The Git host may be slow: the page does not wait for it.
+    let refs = Refs::new(detail.id.clone());
+    // A commit that nobody has looked at for long is not what one means to build: looked at again whenever somebody
+    // comes back to the form, and when a build has ended.
     Effect::new(move |_| {
-        let service = service.clone();
-        spawn_local(async move {
-            let result = list_refs(service).await;
-            refs.try_set(Some(result));
-        });
+        if open.get() {
+            refs.look();
+        }
     });
+    Effect::new(move |_| browser::when_shown(move || refs.look()));
+    let ended = Memo::new(move |_| {
+        shown.detail.with(|d| d.last_build.as_ref().filter(|b| b.status.is_final()).map(|b| b.number))
+    });
+    Effect::new(move |before: Option<Option<i64>>| {
+        let now = ended.get();
+        if now.is_some() && before.is_some_and(|before| before != now) {
+            refs.look();
+        }
+        now
+    });
+
     let default_branch = detail.source.default_branch.clone();
     let before = returned.value("pick", &default_branch);
-    let before = before.split_once(':').map_or(before.as_str(), |(_, branch)| branch);
-    let chosen = RwSignal::new(ref_text(before).to_owned());
-    let known = chosen.get_untracked();
+    let before = before.split_once(':').map_or(before.as_str(), |(_, branch)| branch).to_owned();
+    let chosen = RwSignal::new(before.clone());
     let choices = Signal::derive(move || {
-        refs.with(|refs| match refs {
-            Some(Ok(list)) => list.refs.iter().map(|head| choice(head, list.now_ms)).collect(),
-            _ => {
-                let mut few = vec![known.clone(), default_branch.clone()];
+        refs.list.with(|list| match list {
+            Some(list) => list.refs.iter().map(|head| choice(head, list.now_ms)).collect(),
+            None => {
+                let mut few = vec![before.clone(), default_branch.clone()];
                 few.dedup();
-                few.into_iter().map(|b| Choice { value: b.clone(), label: b, detail: String::new() }).collect()
+                let bare = |name: String| Choice {
+                    label: ref_text(&name).to_owned(),
+                    value: name.clone(),
+                    key: name,
+                    detail: String::new(),
+                };
+                few.into_iter().map(bare).collect::<Vec<_>>()
             }
         })
     });
-    let note = Signal::derive(move || {
-        refs.with(|refs| match refs {
-            None => t("run.loading_branches"),
-            Some(Err(problem)) => sentence(problem),
-            Some(Ok(_)) => String::new(),
-        })
+    // As long as the branches are not known whatever was typed is sent, and the server looks.
+    let unknown = Memo::new(move |_| {
+        let known = choices.with(|list| chosen.with(|text| choice_of(list, text).is_some()));
+        refs.list.with(Option::is_some) && !known
     });
-    let failed = move || refs.with(|r| r.as_ref().and_then(|r| r.as_ref().err().map(sentence)));
+    let refused = problems.at("branch");
+    let branch_error = Signal::derive(move || {
+        if chosen.with(String::is_empty) {
+            Some(t("problem.required"))
+        } else if unknown.get() {
+            Some(t("run.no_branch"))
+        } else {
+            refused.get()
+        }
+    });
+    let check = move |event: ev::SubmitEvent| {
+        if unknown.get_untracked() || chosen.with_untracked(String::is_empty) {
+            event.prevent_default();
+            event.stop_propagation();
+            browser::focus_soon("#branch");
+        }
+    };
+    let note = Signal::derive(move || if refs.asking.get() { t("run.loading_branches") } else { String::new() });
     let key = RwSignal::new(request_key());
     Effect::new(move |_| {
         if value.with(|v| matches!(v, Some(Ok(_)))) {
             key.set(browser_key());
+            started();
         }
     });
     let complete = Memo::new(move |_| shown.detail.with(|d| d.registry_config.is_complete()));
     view! {
-        <ActionForm action=action attr:class="start">
-            <input type="hidden" name="service" value=detail.id.to_string()/>
-            <input type="hidden" name="request_key" value=move || key.get()/>
-            <div class="start-row">
-                <Combo
-                    id="branch"
-                    name="pick"
-                    label=t("run.branch")
-                    choices=choices
-                    chosen=chosen
-                    note=note
-                    nothing=t("run.no_branch")
-                    error=problems.at("branch")
-                />
-                <Field
-                    name="commit"
-                    label=t("run.commit")
-                    placeholder=t("run.commit_hint")
-                    value=returned.value("commit", "")
-                    code=true
-                    error=problems.at("commit")
-                />
-                <button
-                    type="submit"
-                    class="button primary start-button"
-                    disabled=move || action.pending().get() || !complete.get()
-                    aria-describedby="start-summary"
-                >
-                    {t("run.start")}
-                </button>
-            </div>
-            <FormError error=problems.elsewhere(&["branch", "commit"])/>
-            <Summary shown=shown/>
-            <p class="start-warning">{icon("warning")} {t("run.check_branch")}</p>
-            {move || failed().map(|text| notice("warning", "warning", text))}
+        // Heard on its way down: a branch that does not exist is not sent.
+        <div class="start-form" on:submit:capture=check>
+            <ActionForm action=action attr:class="start">
+                <input type="hidden" name="service" value=detail.id.to_string()/>
+                <input type="hidden" name="request_key" value=move || key.get()/>
+                <div class="start-row">
+                    <Combo
+                        id="branch"
+                        name="pick"
+                        label=t("run.branch")
+                        choices=choices
+                        chosen=chosen
+                        note=note
+                        nothing=t("run.no_branch")
+                        error=branch_error
+                        on_look=move || refs.look()
+                    />
+                    <Field
+                        name="commit"
+                        label=t("run.commit")
+                        placeholder=t("run.commit_hint")
+                        value=returned.value("commit", "")
+                        code=true
+                        error=problems.at("commit")
+                    />
+                    <button
+                        type="submit"
+                        class="button primary start-button"
+                        disabled=move || action.pending().get() || !complete.get()
+                        aria-describedby=move || if complete.get() { "start-summary" } else { "start-blocked" }
+                    >
+                        {t("run.start")}
+                    </button>
+                </div>
+                <FormError error=problems.elsewhere(&["branch", "commit"])/>
+                <Findings shown=shown refs=refs/>
+                <Summary shown=shown/>
+                <p class="start-warning">{icon("warning")} {t("run.check_branch")}</p>
+            </ActionForm>
+        </div>
+    }
+    .into_any()
+}
+
+/// What is known to stand in the way before the start, the worst first.
+#[component]
+fn Findings(shown: Shown, refs: Refs) -> impl IntoView {
+    let registry = shown.detail.with_untracked(|d| format!("/services/edit/{}?edit=registry", d.id));
+    let complete = Memo::new(move |_| shown.detail.with(|d| d.registry_config.is_complete()));
+    let paused = Memo::new(move |_| shown.system.with(|s| s.as_ref().is_some_and(|s| s.queue_paused)));
+    view! {
+        <div class="findings">
             {move || {
-                (!complete.get()).then(|| notice("failure", "warning", t("run.registry_incomplete")))
+                (!complete.get())
+                    .then(|| {
+                        view! {
+                            <p class="notice tone-failure" id="start-blocked">
+                                {icon("warning")}
+                                <span>
+                                    {t("run.registry_incomplete")} " "
+                                    <a class="inline-link" href=registry.clone()>{t("registry.settings")}</a>
+                                </span>
+                            </p>
+                        }
+                    })
             }}
-        </ActionForm>
+            <DiskNotice shown=shown/>
+            {move || paused.get().then(|| notice("warning", "queued", t("run.queue_paused")))}
+            {move || {
+                refs.problem
+                    .get()
+                    .map(|problem| {
+                        let known = refs.list.with_untracked(Option::is_some);
+                        view! {
+                            <p class="notice tone-warning">
+                                {icon("warning")}
+                                <span>
+                                    {sentence(&problem)} " "
+                                    {known.then(|| t("run.branches_as_before"))}
+                                </span>
+                                <button
+                                    type="button"
+                                    class="button small"
+                                    disabled=move || refs.asking.get()
+                                    on:click=move |_| refs.load()
+                                >
+                                    {t("run.try_again")}
+                                </button>
+                            </p>
+                        }
+                    })
+            }}
+        </div>
     }
     .into_any()
 }

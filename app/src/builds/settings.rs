@@ -1,11 +1,13 @@
 //! Settings: where the Dockerfile is, how large and how fresh the build, and where its image goes.
 
-use super::api::SaveSettings;
+use super::api::{SaveSettings, detected_dockerfile};
+use super::found::FoundDockerfile;
+use super::ref_text;
 use crate::frame::Unsaved;
 use crate::locales::{t, tf};
-use crate::model::{BuildSettings, DockerfileChoice, Profile};
+use crate::model::{BuildSettings, DockerfileChoice, Profile, ServiceId};
 use crate::services::{Shown, kind_name};
-use crate::ui::{Field, FormError, Problems, Returned, Switch, browser, format, icon, notice};
+use crate::ui::{Field, FormError, Problems, Returned, Switch, badge, browser, format, icon, notice};
 use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
@@ -14,19 +16,21 @@ use leptos_router::hooks::use_query_map;
 pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let action = ServerAction::<SaveSettings>::new();
     let value = action.value();
-    let Unsaved(unsaved) = Unsaved::here();
-    unsaved.set(false);
-    on_cleanup(move || {
-        unsaved.try_set(false);
-    });
+    let unsaved = Unsaved::of_form();
     let saved = RwSignal::new(use_query_map().with_untracked(|q| q.get_str("saved").is_some()));
     // A counter of fresh starts: the form is written anew from what is stored.
     let fresh = RwSignal::new(0u32);
+    // The version that the form's values belong to; in a form that was given back an older one than the page's.
+    let written_from = StoredValue::new(0);
+    // Before the page's program runs only a link can load anything.
+    let runs = RwSignal::new(false);
+    Effect::new(move |_| runs.set(true));
     Effect::new(move |_| match value.get() {
         Some(Ok(settings)) => {
             unsaved.set(false);
             saved.set(true);
             set_version(settings.version);
+            written_from.set_value(settings.version);
             shown.detail.update(|d| d.settings = settings);
         }
         Some(Err(_)) => saved.set(false),
@@ -46,7 +50,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let load_newer = move |_| {
         shown.refresh();
         // The refreshed settings are what the new form is written from.
-        let before = shown.detail.with_untracked(|d| d.settings.version);
+        let before = written_from.get_value();
         let once = StoredValue::new(true);
         Effect::new(move |_| {
             if shown.detail.with(|d| d.settings.version) != before && once.get_value() {
@@ -56,6 +60,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
         });
     };
     let code = problems.code();
+    let page = shown.detail.with_untracked(|d| format!("/services/edit/{}?build=settings", d.id));
     view! {
         <ActionForm action=action attr:class="settings-form" on:input=edited>
             <div class="sheet-body">
@@ -64,11 +69,19 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                     let detail = shown.detail.get_untracked();
                     let settings = detail.settings;
                     let returned = if fresh.get_untracked() == 0 { returned.clone() } else { Returned::default() };
+                    // Old values go with the version that they were typed for: they must not win over newer ones.
+                    let version = returned.value("version", &settings.version.to_string());
+                    written_from.set_value(version.parse().unwrap_or(settings.version));
                     view! {
                         <input type="hidden" name="id" value=detail.id.to_string()/>
-                        <input type="hidden" name="version" id="settings-version" value=settings.version.to_string()/>
+                        <input type="hidden" name="version" id="settings-version" value=version/>
                         <input type="hidden" name="time_limit_s" value=settings.time_limit_s.to_string()/>
-                        <DockerfileGroup settings=settings.clone() returned=returned.clone() problems=problems/>
+                        <DockerfileGroup
+                            service=detail.id
+                            settings=settings.clone()
+                            returned=returned.clone()
+                            problems=problems
+                        />
                         <RegistryGroup shown=shown/>
                         <OptionsGroup settings=settings returned=returned/>
                     }
@@ -80,8 +93,14 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                 </p>
                 <FormError error=problems.elsewhere(&["settings.dockerfile.path"])/>
                 {move || {
-                    (code.get().as_deref() == Some("settings_conflict"))
-                        .then(|| view! { <button class="button" type="button" on:click=load_newer>{t("settings.load_newer")}</button> })
+                    let label = t("settings.load_newer");
+                    match (code.get().as_deref() == Some("settings_conflict"), runs.get()) {
+                        (false, _) => ().into_any(),
+                        (true, false) => view! { <a class="button" role="button" href=page.clone()>{label}</a> }.into_any(),
+                        (true, true) => {
+                            view! { <button class="button" type="button" on:click=load_newer>{label}</button> }.into_any()
+                        }
+                    }
                 }}
                 <span class="spacer"></span>
                 <button class="button" type="button" disabled=move || !unsaved.get() on:click=move |_| start_over(())>
@@ -102,7 +121,12 @@ fn set_version(version: i64) {
 }
 
 #[component]
-fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Problems) -> impl IntoView {
+fn DockerfileGroup(
+    service: ServiceId,
+    settings: BuildSettings,
+    returned: Returned,
+    problems: Problems,
+) -> impl IntoView {
     let (mode, path) = match &settings.dockerfile {
         DockerfileChoice::Auto => ("auto", String::new()),
         DockerfileChoice::Path { path } => ("path", format!("./{path}")),
@@ -122,7 +146,7 @@ fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Proble
                     {card("wizard", "settings.wizard", "settings.wizard_later", true)}
                 </div>
                 <div class="only-auto">
-                    <p class="hint">{t("settings.auto_rule")}</p>
+                    <Found service=service/>
                 </div>
                 <div class="only-path half">
                     <Field
@@ -139,6 +163,43 @@ fn DockerfileGroup(settings: BuildSettings, returned: Returned, problems: Proble
         </fieldset>
     }
     .into_any()
+}
+
+/// What Auto-detect has found, or its rule while no build has looked.
+#[component]
+fn Found(service: ServiceId) -> impl IntoView {
+    let found = Resource::new(move || service.clone(), detected_dockerfile);
+    let rule = || view! { <p class="hint">{t("settings.auto_rule")}</p> }.into_any();
+    view! {
+        <Suspense fallback=rule>
+            {move || Suspend::new(async move {
+                match found.await {
+                    Ok(Some(found)) => found_text(found),
+                    _ => rule(),
+                }
+            })}
+        </Suspense>
+    }
+}
+
+fn found_text(found: FoundDockerfile) -> AnyView {
+    let number = found.number.to_string();
+    let seen = [("n", number.as_str()), ("branch", ref_text(&found.branch))];
+    let also = (!found.also.is_empty()).then(|| {
+        let key = if found.path.is_some() { "settings.found_also" } else { "settings.found_instead" };
+        view! { <span>{t(key)} " " <code>{found.also.clone()}</code> " " {t("settings.use_path")}</span> }
+    });
+    let what = match &found.path {
+        Some(path) => {
+            view! { {badge("success", "check", t("settings.found"))} <code>"./" {path.clone()}</code> <span>{tf("settings.found_in", &seen)}</span> }
+                .into_any()
+        }
+        None => {
+            view! { {badge("warning", "warning", t("settings.found_none"))} <span>{tf("settings.found_none_in", &seen)}</span> }
+                .into_any()
+        }
+    };
+    view! { <p class="found">{what} {also}</p> }.into_any()
 }
 
 #[component]

@@ -1,6 +1,7 @@
 //! The list of steps, each with its bar on one time axis, and what the build uses.
 
 use super::live::Live;
+use super::log::plain_click;
 use crate::locales::{t, tf};
 use crate::ui::{format, icon};
 use kiops_events::view::UsageSample;
@@ -112,13 +113,19 @@ fn step_row(live: Live, index: usize) -> AnyView {
                 .then(|| tf("steps.transfer", &[("done", &format::memory(done)), ("total", &format::memory(total))]))
         })
     };
-    let target = move || step.with(|s| s.as_ref().map(|s| s.first_row + 1).unwrap_or(1));
+    let row = move || step.with(|s| s.as_ref().map(|s| s.first_row).unwrap_or_default());
     let href = move || {
-        live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, target()))
+        live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, row() + 1))
+    };
+    // A second click on the same step changes no address, and leads there all the same.
+    let go = move |event| {
+        if plain_click(&event) {
+            live.log.go_to(untrack(row));
+        }
     };
     view! {
         <li class="step-item">
-            <a class=move || format!("step {}", marker(kind.get()).0) href=href>
+            <a class=move || format!("step {}", marker(kind.get()).0) href=href on:click=go>
                 <span class="step-n">{move || with(|s| format!("#{}", s.number))}</span>
                 <code class="step-name" title=move || with(|s| s.name.clone())>{move || with(|s| s.name.clone())}</code>
                 <span class="step-time">{time}</span>

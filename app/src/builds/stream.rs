@@ -1,6 +1,7 @@
 //! The live stream of a build: opened after the last position that was seen, opened again when it breaks, closed while
 //! nobody looks.
 
+use crate::error::{Problem, ProblemStatus};
 use crate::model::{BuildId, LiveMessage};
 #[cfg(feature = "hydrate")]
 use leptos::prelude::Effect;
@@ -10,7 +11,32 @@ use leptos::prelude::Effect;
 #[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
 pub enum Line {
     Up,
+    /// It is opened again.
     Down,
+    /// It is not: opening it again would not help.
+    Lost(Lost),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
+pub enum Lost {
+    /// Nobody is signed in any more.
+    SignedOut,
+    /// There is no such build, or it may not be seen any more.
+    Gone,
+    /// The server speaks in a way that this page does not know.
+    Outdated,
+}
+
+/// Whether a refusal is one for good. A server that is away or busy is asked again, and so is whatever answers in its
+/// place and in another form.
+#[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
+fn lost_by(problem: &Problem) -> Option<Lost> {
+    match problem.status {
+        ProblemStatus::Unauthenticated => Some(Lost::SignedOut),
+        ProblemStatus::NotFound | ProblemStatus::Forbidden => Some(Lost::Gone),
+        _ => None,
+    }
 }
 
 /// Follows a build until it has ended or the owner is gone. `after` is asked at each (re)opening.
@@ -32,6 +58,10 @@ pub fn follow(
     });
 }
 
+/// After so many attempts in a row the server is asked by another way: a browser does not tell why a stream was refused.
+#[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
+const ASK_AFTER: u32 = 2;
+
 /// Waits between attempts to reopen, in milliseconds.
 #[cfg_attr(not(feature = "hydrate"), allow(dead_code))]
 fn wait_ms(failures: u32) -> u64 {
@@ -40,12 +70,14 @@ fn wait_ms(failures: u32) -> u64 {
 
 #[cfg(feature = "hydrate")]
 mod in_browser {
-    use super::{Line, wait_ms};
+    use super::{ASK_AFTER, Line, Lost, lost_by, wait_ms};
+    use crate::builds::api::get_snapshot;
     use crate::model::{BuildId, LiveMessage};
     use crate::ui::browser::page_hidden;
     use leptos::ev;
     use leptos::leptos_dom::helpers::document;
     use leptos::prelude::*;
+    use leptos::task::spawn_local;
     use leptos::wasm_bindgen::JsCast;
     use leptos::wasm_bindgen::closure::Closure;
     use send_wrapper::SendWrapper;
@@ -54,7 +86,8 @@ mod in_browser {
     use std::time::Duration;
     use web_sys::{Event, EventSource, MessageEvent};
 
-    /// A stream that beats and then falls silent for so long is broken, whatever the browser thinks.
+    /// The server says something at least every 10 s (`server/src/http/live.rs`). A stream that is silent for so long is
+    /// broken, whatever the browser thinks.
     const SILENCE_MS: f64 = 25_000.0;
 
     type Hear<E> = Closure<dyn Fn(E)>;
@@ -71,7 +104,8 @@ mod in_browser {
         failures: Cell<u32>,
         timer: Cell<Option<TimeoutHandle>>,
         ended: Cell<bool>,
-        beats: Cell<bool>,
+        /// Something has come since the stream was opened.
+        spoke: Cell<bool>,
         heard_ms: Cell<f64>,
     }
 
@@ -93,7 +127,14 @@ mod in_browser {
                 add("error", error.as_ref());
             }
             self.heard();
+            self.spoke.set(false);
             *self.source.borrow_mut() = Some(source);
+        }
+
+        fn end(&self, line: Line) {
+            self.ended.set(true);
+            self.close();
+            (self.on_line)(line);
         }
 
         fn close(&self) {
@@ -117,6 +158,9 @@ mod in_browser {
             (self.on_line)(Line::Down);
             let failures = self.failures.get();
             self.failures.set(failures + 1);
+            if failures >= ASK_AFTER {
+                self.ask();
+            }
             let weak = Rc::downgrade(self);
             let again = move || {
                 if let Some(link) = weak.upgrade() {
@@ -126,13 +170,41 @@ mod in_browser {
             self.timer.set(set_timeout_with_handle(again, Duration::from_millis(wait_ms(failures))).ok());
         }
 
+        /// How the build stands, without the stream; or why there is none.
+        fn ask(self: &Rc<Self>) {
+            let (id, weak) = (self.id.clone(), Rc::downgrade(self));
+            spawn_local(async move {
+                let answer = get_snapshot(id, None).await;
+                let Some(link) = weak.upgrade().filter(|link| !link.ended.get() && !link.spoke.get()) else { return };
+                match answer {
+                    Ok(snapshot) if snapshot.view.pos >= (link.after)() => {
+                        let over = snapshot.build.head.status.is_final();
+                        (link.on_message)(LiveMessage::Snapshot(Box::new(snapshot)));
+                        if over {
+                            link.end(Line::Up);
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(problem) => {
+                        if let Some(why) = lost_by(&problem) {
+                            link.end(Line::Lost(why));
+                        }
+                    }
+                }
+            });
+        }
+
         fn message(&self, event: &MessageEvent) {
             self.heard();
             let Some(text) = event.data().as_string() else { return };
-            if let Ok(message) = serde_json::from_str::<LiveMessage>(&text) {
-                self.failures.set(0);
-                (self.on_line)(Line::Up);
-                (self.on_message)(message);
+            match serde_json::from_str::<LiveMessage>(&text) {
+                Ok(message) => {
+                    self.failures.set(0);
+                    self.spoke.set(true);
+                    (self.on_line)(Line::Up);
+                    (self.on_message)(message);
+                }
+                Err(_) => self.end(Line::Lost(Lost::Outdated)),
             }
         }
     }
@@ -165,7 +237,7 @@ mod in_browser {
             failures: Cell::new(0),
             timer: Cell::new(None),
             ended: Cell::new(false),
-            beats: Cell::new(false),
+            spoke: Cell::new(false),
             heard_ms: Cell::new(0.0),
         });
         let weak = Rc::downgrade(&link);
@@ -175,10 +247,7 @@ mod in_browser {
                 link.ended.set(true);
                 link.close();
             }),
-            hear(&weak, |link, _: Event| {
-                link.beats.set(true);
-                link.heard();
-            }),
+            hear(&weak, |link, _: Event| link.heard()),
             hear(&weak, |link, _: Event| link.broke()),
         ));
         link.open();
@@ -212,7 +281,6 @@ mod in_browser {
         let watch = set_interval_with_handle(
             move || {
                 if let Some(link) = weak.upgrade()
-                    && link.beats.get()
                     && link.source.borrow().is_some()
                     && crate::ui::browser::monotonic_ms() - link.heard_ms.get() > SILENCE_MS
                 {
@@ -237,7 +305,16 @@ mod in_browser {
 
 #[cfg(test)]
 mod tests {
-    use super::wait_ms;
+    use super::*;
+
+    #[test]
+    fn only_some_refusals_are_for_good() {
+        assert!(matches!(lost_by(&Problem::unauthenticated()), Some(Lost::SignedOut)));
+        assert!(matches!(lost_by(&Problem::not_found("build")), Some(Lost::Gone)));
+        for code in ["connection", "unavailable", "outdated"] {
+            assert!(lost_by(&Problem::new(ProblemStatus::Unavailable, code)).is_none(), "{code}");
+        }
+    }
 
     #[test]
     fn waits_grow_to_five_seconds() {

@@ -1,13 +1,15 @@
-//! Nobody loses edits by a click: leaving a form that was changed asks first.
+//! Nobody loses edits by a click or by the way back: leaving a form that was changed asks first.
 
 use crate::locales::t;
+use crate::ui::browser;
 use leptos::ev;
 use leptos::prelude::*;
-use leptos::wasm_bindgen::JsCast;
+use leptos::wasm_bindgen::closure::Closure;
+use leptos::wasm_bindgen::{JsCast, JsValue};
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::use_navigate;
 use send_wrapper::SendWrapper;
-use web_sys::{Element, HtmlAnchorElement, HtmlDialogElement};
+use web_sys::{Element, HtmlAnchorElement, HtmlDialogElement, MouseEvent};
 
 /// Set while a form holds edits that are not saved.
 #[derive(Clone, Copy)]
@@ -18,50 +20,106 @@ impl Unsaved {
     pub fn here() -> Self {
         use_context().unwrap_or_else(|| Self(RwSignal::new(false)))
     }
+
+    /// For a form: nothing is unsaved when it opens, and nothing any more when it goes.
+    pub fn of_form() -> RwSignal<bool> {
+        let Self(unsaved) = Self::here();
+        unsaved.set(false);
+        on_cleanup(move || {
+            unsaved.try_set(false);
+        });
+        unsaved
+    }
+}
+
+/// Where one was about to go.
+#[derive(Clone)]
+enum Way {
+    To(String),
+    /// One step in the browser's history.
+    Back,
+}
+
+/// What is asked about just now.
+#[derive(Clone, Copy)]
+struct Asked(RwSignal<Option<Way>>);
+
+/// For the whole page, before its router: at the window whoever comes first hears of the way back first, and then keeps
+/// it from the router.
+pub fn hear_the_way_back() {
+    let (unsaved, asked) = (RwSignal::new(false), RwSignal::new(None));
+    provide_context(Unsaved(unsaved));
+    provide_context(Asked(asked));
+    if browser::browser().is_none() {
+        return;
+    }
+    // The form's address: the browser has changed it already when it says so.
+    let home = StoredValue::new(String::new());
+    Effect::new(move |_| {
+        if unsaved.get()
+            && let Ok(href) = window().location().href()
+        {
+            home.set_value(href);
+        }
+    });
+    let hear = window_event_listener(ev::popstate, move |event| {
+        let home = home.get_value();
+        if unsaved.get_untracked() && window().location().href().is_ok_and(|here| here != home) {
+            event.stop_immediate_propagation();
+            // The page has not moved, so its address goes back to where it was, one step further on.
+            if let Ok(history) = window().history() {
+                let _ = history.push_state_with_url(&JsValue::NULL, "", Some(&home));
+            }
+            asked.set(Some(Way::Back));
+        }
+    });
+    on_cleanup(move || hear.remove());
+}
+
+/// The link of this page that a click leads along.
+fn link_of(event: &MouseEvent) -> Option<HtmlAnchorElement> {
+    let element: Element = event.target()?.dyn_into().ok()?;
+    let link: HtmlAnchorElement = element.closest("a[href]").ok()??.dyn_into().ok()?;
+    let elsewhere = event.meta_key() || event.ctrl_key() || event.shift_key() || event.button() != 0;
+    (!elsewhere && link.target().is_empty() && !link.has_attribute("download")).then_some(link)
 }
 
 #[component]
 pub fn Guard() -> impl IntoView {
     let Unsaved(unsaved) = Unsaved::here();
-    let target = RwSignal::new(None::<String>);
+    let asked = use_context().map_or_else(|| RwSignal::new(None), |Asked(asked)| asked);
     let dialog = NodeRef::<leptos::html::Dialog>::new();
     let navigate = SendWrapper::new(use_navigate());
+    let edited = move || unsaved.try_get_untracked().unwrap_or(false);
 
     Effect::new(move |_| {
+        if asked.with(Option::is_some)
+            && let Some(dialog) = dialog.get()
+        {
+            let dialog: &HtmlDialogElement = &dialog;
+            if !dialog.open() {
+                let _ = dialog.show_modal();
+            }
+        }
+    });
+    Effect::new(move |_| {
         // Before the router sees the click.
+        let hear = Closure::<dyn Fn(MouseEvent)>::new(move |event: MouseEvent| {
+            if let Some(link) = link_of(&event).filter(|_| edited()) {
+                event.prevent_default();
+                event.stop_propagation();
+                asked.set(Some(Way::To(format!("{}{}{}", link.pathname(), link.search(), link.hash()))));
+            }
+        });
         let clicks = document();
-        let hear =
-            leptos::wasm_bindgen::closure::Closure::<dyn Fn(ev::MouseEvent)>::new(move |event: ev::MouseEvent| {
-                if !unsaved.try_get_untracked().unwrap_or(false)
-                    || event.meta_key()
-                    || event.ctrl_key()
-                    || event.shift_key()
-                {
-                    return;
-                }
-                let link = event
-                    .target()
-                    .and_then(|t| t.dyn_into::<Element>().ok())
-                    .and_then(|e| e.closest("a[href]").ok().flatten())
-                    .and_then(|e| e.dyn_into::<HtmlAnchorElement>().ok());
-                if let Some(link) = link.filter(|a| a.target().is_empty() && !a.has_attribute("download")) {
-                    event.prevent_default();
-                    event.stop_propagation();
-                    target.set(Some(format!("{}{}{}", link.pathname(), link.search(), link.hash())));
-                    if let Some(dialog) = dialog.get_untracked() {
-                        let dialog: &HtmlDialogElement = &dialog;
-                        let _ = dialog.show_modal();
-                    }
-                }
-            });
         let _ = clicks.add_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
         let hear = SendWrapper::new(hear);
         on_cleanup(move || {
-            let document = document();
-            let _ = document.remove_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
+            let clicks = document();
+            let _ = clicks.remove_event_listener_with_callback_and_bool("click", hear.as_ref().unchecked_ref(), true);
         });
         let leaving = window_event_listener(ev::beforeunload, move |event| {
-            if unsaved.try_get_untracked().unwrap_or(false) {
+            if edited() {
                 event.prevent_default();
             }
         });
@@ -74,14 +132,19 @@ pub fn Guard() -> impl IntoView {
         }
     };
     let leave = move |_| {
+        let way = asked.get_untracked();
         close();
         unsaved.set(false);
-        if let Some(path) = target.get_untracked() {
-            navigate(&path, NavigateOptions::default());
+        match way {
+            Some(Way::To(path)) => navigate(&path, NavigateOptions::default()),
+            Some(Way::Back) => {
+                let _ = window().history().and_then(|history| history.back());
+            }
+            None => {}
         }
     };
     view! {
-        <dialog class="ask" node_ref=dialog aria-labelledby="ask-title">
+        <dialog class="ask" node_ref=dialog aria-labelledby="ask-title" on:close=move |_| asked.set(None)>
             <h2 id="ask-title">{t("unsaved.title")}</h2>
             <p>{t("unsaved.text")}</p>
             <div class="actions">

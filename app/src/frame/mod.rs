@@ -4,7 +4,7 @@
 mod guard;
 mod theme;
 
-pub use guard::{Guard, Unsaved};
+pub use guard::{Guard, Unsaved, hear_the_way_back};
 #[cfg(feature = "ssr")]
 pub use theme::theme_of_request;
 
@@ -32,12 +32,11 @@ pub fn dialog_open() -> Memo<bool> {
 pub fn Frame() -> impl IntoView {
     let lost = RwSignal::new(false);
     provide_context(ConnectionLost(lost));
-    provide_context(Unsaved(RwSignal::new(false)));
     let who = Resource::new_blocking(|| (), |()| who_am_i());
     let behind = dialog_open();
     view! {
         <Title formatter=|title: String| if title.is_empty() { "KIOPS".to_owned() } else { format!("{title} · KIOPS") }/>
-        <a class="skip" href="#main">{t("frame.skip")}</a>
+        <a class="skip" href="#main" inert=move || behind.get()>{t("frame.skip")}</a>
         <div class="frame">
             <nav class="side" aria-label=t("frame.navigation") inert=move || behind.get()>
                 <p class="brand"><span class="mark" aria-hidden="true"></span>"KIOPS"</p>
@@ -135,7 +134,7 @@ fn Account(name: String) -> impl IntoView {
 #[component]
 pub fn NotFoundPage() -> impl IntoView {
     #[cfg(feature = "ssr")]
-    crate::call::page_status(&crate::error::Problem::not_found("page"));
+    crate::call::page_status(&crate::error::Problem::not_found());
     view! {
         <Title text=t("not_found.title")/>
         <main class="door">

@@ -3,6 +3,7 @@
 //! A text's `{name}` places are filled from arguments. A key without a text shows as itself: a newer server's code is
 //! better than nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,23 +53,31 @@ pub fn has(key: &str) -> bool {
 }
 
 pub fn tf(key: &str, args: &[(&str, &str)]) -> String {
-    fill(find(key).unwrap_or(key), |name| args.iter().find(|(n, _)| *n == name).map(|(_, v)| *v))
+    fill(find(key).unwrap_or(key), |name| args.iter().find(|(n, _)| *n == name).map(|(_, v)| Cow::Borrowed(*v)))
 }
 
 /// The same with arguments as problems and notes carry them.
 pub fn tm(key: &str, args: &BTreeMap<String, String>) -> String {
-    fill(find(key).unwrap_or(key), |name| args.get(name).map(String::as_str))
+    fill(find(key).unwrap_or(key), |name| argument(args, name))
+}
+
+/// A value as people read it: `free` is told of `free_bytes`.
+fn argument<'a>(args: &'a BTreeMap<String, String>, name: &str) -> Option<Cow<'a, str>> {
+    args.get(name).map(|value| value.as_str().into()).or_else(|| {
+        let bytes = args.get(&format!("{name}_bytes"))?.parse().ok()?;
+        Some(crate::ui::format::memory(bytes).into())
+    })
 }
 
 /// Fills `{name}`; a place without an argument disappears.
-fn fill<'a>(text: &'a str, arg: impl Fn(&str) -> Option<&'a str>) -> String {
+fn fill<'a>(text: &str, arg: impl Fn(&str) -> Option<Cow<'a, str>>) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         out.push_str(before);
         match after.split_once('}') {
             Some((name, after)) => {
-                out.push_str(arg(name).unwrap_or_default());
+                out.push_str(&arg(name).unwrap_or_default());
                 rest = after;
             }
             None => {
@@ -107,9 +116,10 @@ pub use on_server::*;
 
 #[cfg(feature = "ssr")]
 mod on_server {
-    use super::{LANG_COOKIE, Lang, Texts, fill};
+    use super::{LANG_COOKIE, Lang, Texts, argument, fill};
+    use crate::error::Problem;
     use leptos::prelude::use_context;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::LazyLock;
 
     const EN: &str = include_str!("../../locales/en.json");
@@ -131,7 +141,26 @@ mod on_server {
 
     /// A sentence for whoever is not in a page: the JSON API, a mail.
     pub fn message(lang: Lang, key: &str, args: &BTreeMap<String, String>) -> String {
-        fill(find_in(lang, key).unwrap_or(key), |name| args.get(name).map(String::as_str))
+        fill(find_in(lang, key).unwrap_or(key), |name| argument(args, name))
+    }
+
+    /// Names of a text's places.
+    pub(super) fn places(text: &str) -> BTreeSet<&str> {
+        text.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name).collect()
+    }
+
+    /// What is wrong between a problem and its sentences: a language without one, a place that nothing fills, an
+    /// argument that no sentence tells. For whoever makes problems, to be held against every one of them.
+    pub fn unmatched(problem: &Problem) -> Option<String> {
+        let args: BTreeSet<&str> = problem.args.keys().map(String::as_str).collect();
+        Lang::ALL.into_iter().find_map(|lang| {
+            let (code, key) = (lang.code(), format!("problem.{}", problem.code));
+            match find_in(lang, &key).map(places) {
+                None => Some(format!("{key} has no sentence in {code}")),
+                Some(places) if places != args => Some(format!("{key} in {code} tells {places:?} of {args:?}")),
+                Some(_) => None,
+            }
+        })
     }
 
     /// The language of an `Accept-Language` header: the first by quality that there is.
@@ -172,6 +201,7 @@ mod on_server {
 #[cfg(all(test, feature = "ssr"))]
 mod tests {
     use super::*;
+    use crate::error::{Problem, ProblemStatus};
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -180,19 +210,84 @@ mod tests {
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     }
 
-    fn sources(folder: &Path, out: &mut String) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, out);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                out.push_str(&std::fs::read_to_string(path).unwrap());
+    /// The product's own code below a folder, without its tests and its comments.
+    fn sources(folder: &str) -> String {
+        fn walk(folder: &Path, out: &mut String) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, out);
+                } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+                    let text = std::fs::read_to_string(path).unwrap();
+                    let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                    let code =
+                        code.split("\n#[cfg(all(test, feature = \"ssr\"))]\nmod tests").next().unwrap_or_default();
+                    for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                        out.push_str(line.trim());
+                        out.push('\n');
+                    }
+                }
             }
         }
+        let mut out = String::new();
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), &mut out);
+        out
     }
 
-    fn places(text: &str) -> BTreeSet<String> {
-        text.split('{').skip(1).filter_map(|p| p.split_once('}')).map(|(name, _)| name.to_owned()).collect()
+    /// What stands between a bracket that has just been opened and the one that closes it, and what comes after.
+    fn within(code: &str) -> (&str, &str) {
+        let (mut depth, mut quoted, mut escaped) = (1, false, false);
+        for (at, c) in code.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                '(' | '[' | '{' if !quoted => depth += 1,
+                ')' | ']' | '}' if !quoted => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return (&code[..at], &code[at + 1..]);
+            }
+        }
+        panic!("a bracket that nothing closes: {}", &code[..code.len().min(80)]);
+    }
+
+    /// A call's arguments that are literal texts, by their place.
+    fn literal(arguments: &str, place: usize) -> Option<&str> {
+        let argument = arguments.split(',').nth(place)?.trim();
+        argument.strip_prefix('"')?.strip_suffix('"')
+    }
+
+    /// Every problem that the code makes where its code is a literal: code, and the arguments that are given right there.
+    fn problems(code: &str) -> Vec<(String, BTreeSet<String>)> {
+        let makers = [("Problem::new(", 1), ("Problem::invalid(", 0), ("Problem::conflict(", 0), ("Failure::of(", 1)];
+        let fixed =
+            [("Problem::not_found()", "not_found", None), ("Problem::unauthenticated()", "sign_in_needed", None)];
+        let mut found = Vec::new();
+        for (call, place) in makers {
+            for rest in code.split(call).skip(1) {
+                let (arguments, mut rest) = within(rest);
+                let Some(code) = literal(arguments, place) else { continue };
+                let mut args = BTreeSet::new();
+                while let Some((method, after)) = rest.trim_start().strip_prefix('.').and_then(|r| r.split_once('(')) {
+                    let (arguments, after) = within(after);
+                    match method {
+                        "with" => args.extend(literal(arguments, 0).map(str::to_owned)),
+                        "at" => {}
+                        _ => break,
+                    }
+                    rest = after;
+                }
+                found.push((code.to_owned(), args));
+            }
+        }
+        for (call, code_of, arg) in fixed {
+            if code.contains(call) {
+                found.push((code_of.to_owned(), arg.into_iter().map(str::to_owned).collect()));
+            }
+        }
+        found
     }
 
     #[test]
@@ -210,51 +305,77 @@ mod tests {
         }
     }
 
+    /// Keys are dotted words: a literal that begins like one and is one names a text, wherever it stands.
     #[test]
     fn every_key_in_the_code_has_a_text() {
+        // Inputs by their name in the API are spelled alike.
+        const FIELDS: [&str; 2] = ["settings.dockerfile.path", "settings.time_limit_s"];
         let en = read(Lang::En);
-        let mut code = String::new();
-        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
-        let mut missing = BTreeSet::new();
-        for call in [" t(\"", "(t(\"", "!t(\"", "{t(\"", "tf(\"", "tm(\"", "has(\"", "|t(\""] {
-            for rest in code.split(call).skip(1) {
-                let key = rest.split('"').next().unwrap_or_default();
-                // Keys are dotted words; `failure.{}.title` and the like are looked up whole below.
-                if key.contains('.') && !key.contains('{') && !en.contains_key(key) {
-                    missing.insert(key.to_owned());
-                }
-            }
-        }
-        assert_eq!(missing, BTreeSet::new());
+        let families: BTreeSet<&str> = en.keys().filter_map(|key| key.split('.').next()).collect();
+        let code = sources("app/src");
+        let literals: BTreeSet<&str> = code.split('"').filter(|l| l.len() < 60).collect();
+        let is_key = |l: &str| {
+            let mut parts = l.split('.');
+            let word =
+                |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            parts.next().is_some_and(|first| families.contains(first)) && l.contains('.') && parts.all(word)
+        };
+        let missing: Vec<_> =
+            literals.into_iter().filter(|l| is_key(l) && !FIELDS.contains(l) && !en.contains_key(*l)).collect();
+        assert_eq!(missing, Vec::<&str>::new());
     }
 
     #[test]
-    fn every_problem_in_the_code_has_a_sentence() {
+    fn every_problem_in_the_code_has_a_sentence_that_tells_its_arguments() {
+        let found = problems(&(sources("app/src") + &sources("server/src")));
+        assert!(found.len() > 60, "{} were found", found.len());
+        for (code, args) in found {
+            let mut problem = Problem::new(ProblemStatus::Invalid, &code);
+            problem.args = args.into_iter().map(|name| (name, String::new())).collect();
+            assert_eq!(unmatched(&problem), None);
+        }
+        assert_eq!(unmatched(&Problem::internal("x")), None);
+        let lacks = unmatched(&Problem::new(ProblemStatus::Upstream, "dns").with("hots", "x"));
+        assert!(lacks.is_some_and(|lacks| lacks.contains("hots")));
+        assert!(unmatched(&Problem::conflict("no_such_code")).is_some());
+    }
+
+    #[test]
+    fn no_problem_has_a_sentence_for_nothing() {
+        let code = sources("app/src") + &sources("server/src");
         let en = read(Lang::En);
-        let mut code = String::new();
-        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        sources(&repo.join("app/src"), &mut code);
-        sources(&repo.join("server/src"), &mut code);
-        let flat: String = code.split_whitespace().collect();
-        for call in ["Problem::invalid(\"", "Problem::conflict(\""] {
-            for rest in flat.split(call).skip(1) {
-                let key = format!("problem.{}", rest.split('"').next().unwrap_or_default());
-                assert!(en.contains_key(&key), "{key}");
+        for key in en.keys().filter_map(|key| key.strip_prefix("problem.")) {
+            let used = code.contains(&format!("\"{key}\"")) || code.contains(&format!("\"problem.{key}\""));
+            assert!(used, "nothing says problem.{key}");
+        }
+    }
+
+    #[test]
+    fn every_note_has_its_words() {
+        let en = read(Lang::En);
+        let code = sources("agent/src") + &sources("server/src");
+        let mut found = 0;
+        for call in [".note(", "append_note("] {
+            for rest in code.split(call).skip(1) {
+                let arguments = within(rest).0;
+                let Some(note) = arguments.split('"').nth(1).filter(|n| !n.contains(['{', ' '])) else { continue };
+                assert!(en.contains_key(&format!("note.{note}")), "note.{note}");
+                found += 1;
             }
         }
-        for rest in flat.split("Problem::new(ProblemStatus::").skip(1) {
-            // A code that is a variable is named where it gets its value.
-            let literal = rest.split_once(",\"").filter(|(status, _)| status.chars().all(char::is_alphanumeric));
-            if let Some(code) = literal.and_then(|(_, rest)| rest.split('"').next()) {
-                assert!(en.contains_key(&format!("problem.{code}")), "problem.{code}");
-            }
-        }
+        assert!(found > 5, "{found} were found");
     }
 
     #[test]
     fn places_are_filled() {
-        assert_eq!(fill("a {x} b {y} c", |n| (n == "x").then_some("1")), "a 1 b  c");
+        assert_eq!(fill("a {x} b {y} c", |n| (n == "x").then_some("1".into())), "a 1 b  c");
         assert_eq!(fill("{ {x", |_| None), "{ {x");
+    }
+
+    #[test]
+    fn sizes_are_told_as_people_read_them() {
+        let args = [("free_bytes", "1610612736"), ("host", "h")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        assert_eq!(message(Lang::En, "{free} at {host}{needed}", &args), "1.5 GiB at h");
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct BuildDetail {
     pub cached_steps: u32,
     /// Whether the stored log has the count and the hash that the agent stated; none while it runs.
     pub log_verified: Option<bool>,
+    /// When the log had grown too old to be kept: what is left of it is a note that says so.
+    pub log_removed_at: Option<i64>,
     pub diagnosis: Option<Diagnosis>,
 }
 
@@ -120,6 +122,9 @@ pub struct BuildHead {
     pub queue_position: Option<u32>,
     /// Why it waits, as a code: `service_busy`, `limit`, `paused`, `disk`; only while queued.
     pub queue_reason: Option<String>,
+    /// When it may begin, where that can be told from earlier builds; only while queued.
+    #[serde(default)]
+    pub expected_start_at: Option<i64>,
     /// Full path of the image with its tag; set when it was pushed.
     pub image_tag: Option<String>,
     pub digest: Option<String>,

@@ -7,8 +7,13 @@ use serde::{Deserialize, Serialize};
 
 /// Rows of the log's end that travel with the stream; everything else is asked for by range.
 pub const TAIL_ROWS: u64 = 400;
-/// The most rows one range request gives.
+/// A message holds fewer of them where they are long: of 64 KiB lines nobody reads 400 ten times a second.
+pub const TAIL_BYTES: usize = 128 * 1024;
+/// The most rows one range request gives, and how long they may be together.
 pub const MAX_RANGE_ROWS: u64 = 2_000;
+pub const MAX_RANGE_BYTES: usize = 1024 * 1024;
+/// What a page is given of one row unless it asks for the whole of it.
+pub const ROW_BYTES: usize = 4 * 1024;
 
 /// One message of the live stream. Its SSE id is the view's `pos`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +42,8 @@ pub struct LivePatch {
     /// Sent when it changed.
     pub build: Option<BuildDetail>,
     pub view: ViewPatch,
-    /// The log's last rows that are new, at most [`TAIL_ROWS`]; a gap before them is fetched when somebody looks there.
+    /// The log's last rows that are new, as many as [`TAIL_ROWS`] and [`TAIL_BYTES`] let in; a gap before them is
+    /// fetched when somebody looks there.
     pub tail: Option<RowsPage>,
 }
 
@@ -51,8 +57,87 @@ pub struct RowsPage {
     pub total: u64,
 }
 
+/// What a row takes of a budget: its text, and what is around it.
+pub fn row_bytes(row: &Row) -> usize {
+    row.text.len() + 64
+}
+
+impl RowsPage {
+    /// Lets go of the rows furthest from `row` until the page holds at most `rows` rows and `bytes` bytes.
+    pub fn keep_around(&mut self, row: u64, rows: usize, bytes: usize) {
+        let Some(last) = self.rows.len().checked_sub(1) else { return };
+        let middle = (row.saturating_sub(self.first) as usize).min(last);
+        let (mut from, mut to) = (middle, middle + 1);
+        let mut left = bytes.saturating_sub(row_bytes(&self.rows[middle]));
+        let mut take = |row: &Row| {
+            let bytes = row_bytes(row);
+            let fits = bytes <= left;
+            left -= if fits { bytes } else { 0 };
+            fits
+        };
+        let (mut before, mut after) = (true, true);
+        while (before || after) && to - from < rows {
+            before = before && from > 0 && take(&self.rows[from - 1]);
+            from -= usize::from(before);
+            after = after && to - from < rows && to <= last && take(&self.rows[to]);
+            to += usize::from(after);
+        }
+        self.rows.truncate(to);
+        self.rows.drain(..from);
+        self.first += from as u64;
+    }
+}
+
 /// Where a search found something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchHit {
     pub row: u64,
+    /// It lies behind the [`ROW_BYTES`] that pages are given: the row has to be asked for as a whole.
+    #[serde(default)]
+    pub beyond: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiops_events::RowKind;
+
+    fn page(first: u64, lengths: &[usize]) -> RowsPage {
+        let row = |n: &usize| Row {
+            kind: RowKind::Line,
+            place: None,
+            line: None,
+            at_ms: None,
+            text: "x".repeat(*n),
+            cut: false,
+            whole_bytes: None,
+        };
+        RowsPage { first, rows: lengths.iter().map(row).collect(), total: 1_000 }
+    }
+
+    #[test]
+    fn a_page_keeps_what_is_near() {
+        for (around, rows, bytes, kept) in [
+            (5, 3, 10_000, (4, 3)),
+            (5, 4, 10_000, (3, 4)),
+            (0, 3, 10_000, (0, 3)),
+            (9, 3, 10_000, (7, 3)),
+            (99, 3, 10_000, (7, 3)),
+            (5, 99, 10_000, (0, 10)),
+            // 164 bytes each.
+            (5, 99, 500, (4, 3)),
+            (9, 99, 500, (7, 3)),
+            // The one that is meant is always there.
+            (5, 99, 10, (5, 1)),
+            (5, 0, 10_000, (5, 1)),
+        ] {
+            let mut page = page(0, &[100; 10]);
+            page.keep_around(around, rows, bytes);
+            assert_eq!((page.first, page.rows.len()), kept, "{around} {rows} {bytes}");
+        }
+        let mut far = page(500, &[10, 9_000, 10, 10]);
+        far.keep_around(502, 10, 1_000);
+        assert_eq!((far.first, far.rows.len()), (502, 2));
+        RowsPage::default().keep_around(3, 1, 1);
+    }
 }

@@ -15,6 +15,9 @@ pub enum RegistryInput {
         /// Absent keeps the stored one.
         #[serde(default)]
         password: Option<String>,
+        /// The version that was read before the change. When somebody else has saved since, the save is refused.
+        #[serde(default)]
+        version: Option<i64>,
     },
     #[serde(rename = "dockerhub")]
     DockerHub {
@@ -23,6 +26,8 @@ pub enum RegistryInput {
         username: String,
         #[serde(default)]
         password: Option<String>,
+        #[serde(default)]
+        version: Option<i64>,
     },
     Private {
         url: String,
@@ -35,6 +40,8 @@ pub enum RegistryInput {
         password: Option<String>,
         #[serde(default)]
         plain_http: bool,
+        #[serde(default)]
+        version: Option<i64>,
     },
 }
 
@@ -60,6 +67,9 @@ pub struct RegistryConfig {
     pub username: String,
     pub has_password: bool,
     pub plain_http: bool,
+    /// Counts the saves.
+    #[serde(default)]
+    pub version: i64,
 }
 
 pub const DOCKER_HUB_HOST: &str = "docker.io";
@@ -100,7 +110,13 @@ impl RegistryInput {
         }
     }
 
-    /// Checks and normalises. `stored_password` says whether one is kept when none is given.
+    pub fn version(&self) -> Option<i64> {
+        match self {
+            Self::Harbor { version, .. } | Self::DockerHub { version, .. } | Self::Private { version, .. } => *version,
+        }
+    }
+
+    /// Checks and normalises; the version is the caller's business. `stored_password` says whether one is kept when none is given.
     pub fn validate(&self, stored_password: bool) -> Result<RegistryConfig> {
         let has_password = match self.password() {
             Some("") | None => stored_password,
@@ -120,6 +136,7 @@ impl RegistryInput {
                 username: username.trim().to_owned(),
                 has_password,
                 plain_http: false,
+                version: 0,
             },
             Self::DockerHub { namespace, image_name, username, .. } => RegistryConfig {
                 kind: RegistryKind::DockerHub,
@@ -129,6 +146,7 @@ impl RegistryInput {
                 username: username.trim().to_owned(),
                 has_password,
                 plain_http: false,
+                version: 0,
             },
             Self::Private { url, path, image_name, username, plain_http, .. } => RegistryConfig {
                 kind: RegistryKind::Private,
@@ -138,6 +156,7 @@ impl RegistryInput {
                 username: username.trim().to_owned(),
                 has_password: has_password && !username.trim().is_empty(),
                 plain_http: *plain_http,
+                version: 0,
             },
         };
         let needs_user = config.kind != RegistryKind::Private;
@@ -257,6 +276,7 @@ mod tests {
             username: String::new(),
             password: None,
             plain_http: true,
+            version: None,
         }
     }
 
@@ -268,6 +288,7 @@ mod tests {
             image_name: "orders".into(),
             username: "robot$orders".into(),
             password: Some("secret1".into()),
+            version: None,
         };
         assert_eq!(
             harbor.validate(false).unwrap().reference("main-1-abc"),
@@ -278,6 +299,7 @@ mod tests {
             image_name: "orders".into(),
             username: "acme".into(),
             password: Some("secret1".into()),
+            version: None,
         };
         assert_eq!(hub.validate(false).unwrap().repository(), "docker.io/acme/orders");
         assert_eq!(private("127.0.0.1:5000", "", "a").validate(false).unwrap().repository(), "127.0.0.1:5000/a");
@@ -306,6 +328,7 @@ mod tests {
             image_name: "a".into(),
             username: "a".into(),
             password: Some("12345".into()),
+            version: None,
         };
         assert_eq!(code(&short).unwrap_err().0, "secret_too_short");
     }
@@ -319,6 +342,7 @@ mod tests {
             username: "u".into(),
             password: None,
             plain_http: false,
+            version: None,
         };
         assert_eq!(input.validate(false).unwrap_err().field.as_deref(), Some("registry_config.password"));
         assert!(input.validate(true).unwrap().has_password);

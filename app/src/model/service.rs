@@ -26,6 +26,9 @@ pub enum SourceInput {
         /// Empty: whatever the repository's HEAD names.
         #[serde(default)]
         default_branch: String,
+        /// The version that was read before the change. When somebody else has saved since, the save is refused.
+        #[serde(default)]
+        version: Option<i64>,
     },
 }
 
@@ -35,6 +38,8 @@ pub struct Source {
     pub url: String,
     pub default_branch: String,
     pub has_token: bool,
+    /// Counts the saves.
+    pub version: i64,
 }
 
 /// A card of the services page.
@@ -94,7 +99,7 @@ pub fn git_url(url: &str) -> Result<String> {
         return Err(Problem::invalid("git_url_scheme", FIELD));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
+    if without_userinfo(url) != url {
         return Err(Problem::invalid("git_url_credential", FIELD));
     }
     let path = &rest[authority.len()..];
@@ -106,6 +111,23 @@ pub fn git_url(url: &str) -> Result<String> {
         return Err(Problem::invalid("git_url_form", FIELD));
     }
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// An address, whatever its form, without the user and the password that people paste with it: only so may it be shown
+/// again. What looks like a password with a slash in it counts as one.
+pub fn without_userinfo(address: &str) -> String {
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (&address[..scheme.len() + 3], rest),
+        None => ("", address),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|_| !authority.ends_with(']'));
+    let end =
+        if port.is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit())) { authority.len() } else { rest.len() };
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}{}", &rest[at + 1..]),
+        None => address.to_owned(),
+    }
 }
 
 /// A branch or tag name that may be handed to Git: the rules of `git check-ref-format`, and no leading dash.
@@ -181,12 +203,36 @@ mod tests {
             ("ext::sh -c x", "git_url_scheme"),
             ("--upload-pack=x", "git_url_scheme"),
             ("https://user:pass@host/x", "git_url_credential"),
+            ("https://token@host/x", "git_url_credential"),
+            ("https://user:pa/ss@host/x", "git_url_credential"),
             ("https://host", "git_url_form"),
             ("https:///x", "git_url_form"),
             ("https://host/a b", "git_url_form"),
             ("https://host/x?y=1", "git_url_form"),
         ] {
             assert_eq!(git_url(bad).map_err(|p| p.code), Err(code.to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_without_what_opens_them() {
+        for (pasted, shown) in [
+            ("https://user:pass@host/a/b.git", "https://host/a/b.git"),
+            ("https://token@host:8443/a", "https://host:8443/a"),
+            ("https://user:p@ss@host/a", "https://host/a"),
+            ("https://user:p/ss@host/a", "https://host/a"),
+            ("https://user:p?s#s@host/a", "https://host/a"),
+            ("HTTPS://user:pass@host", "HTTPS://host"),
+            ("user:pass@registry.example.com", "registry.example.com"),
+            ("git@host:a/b", "host:a/b"),
+            ("https://host/a/x@y.git", "https://host/a/x@y.git"),
+            ("https://host:8443/a/x@y.git", "https://host:8443/a/x@y.git"),
+            ("https://[::1]/x@y", "https://[::1]/x@y"),
+            ("https://[::1]:80/x@y", "https://[::1]:80/x@y"),
+            ("registry.example.com:5000", "registry.example.com:5000"),
+            ("", ""),
+        ] {
+            assert_eq!(without_userinfo(pasted), shown, "{pasted}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::api::RegisterService;
 use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
+use crate::frame::Unsaved;
 use crate::locales::t;
 use crate::ui::{Field, FormError, PageDialog, Problems, Returned, radio_card};
 use leptos::form::ActionForm;
@@ -10,6 +11,13 @@ use leptos::prelude::*;
 #[component]
 pub fn AddService() -> impl IntoView {
     let action = ServerAction::<RegisterService>::new();
+    let unsaved = Unsaved::of_form();
+    // Registering leads on to the service's page, which is no loss.
+    Effect::new(move |_| {
+        if action.value().with(|v| matches!(v, Some(Ok(_)))) {
+            unsaved.set(false);
+        }
+    });
     let returned = Returned::of("register");
     let problems = Problems::new(move || action.value().get(), &returned);
     let known: &'static [&'static str] = const {
@@ -30,7 +38,7 @@ pub fn AddService() -> impl IntoView {
     let later = |value, key: &str| radio_card("source", value, t(key), t("source.later"), false, true);
     view! {
         <PageDialog title=t("add.title") close=Signal::stored("/services".to_owned()) class="add">
-            <ActionForm action=action>
+            <ActionForm action=action on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <div class="fields">
                         <div class="span-2">

@@ -27,6 +27,12 @@ pub async fn get_service(id: ServiceId) -> Result<ServiceDetail, Problem> {
     answer(backend()?.services.get(&caller()?, &id).await)
 }
 
+/// The queue and the disk: what may keep a build from starting.
+#[server(prefix = "/api/fn", input = server_fn::codec::Json)]
+pub async fn get_status() -> Result<SystemStatus, Problem> {
+    answer(backend()?.system.status(&caller()?).await)
+}
+
 #[server(prefix = "/api/fn", input = server_fn::codec::Json)]
 pub async fn list_refs(id: ServiceId) -> Result<RefList, Problem> {
     answer(backend()?.services.refs(&caller()?, &id).await)
@@ -63,18 +69,22 @@ pub struct RegistryFields {
     pub password: String,
     #[serde(default)]
     pub plain_http: String,
+    #[serde(default)]
+    pub version: String,
 }
 
 impl RegistryFields {
     /// Takes what the kind has and leaves the rest out.
     pub fn into_input(self) -> RegistryInput {
         let password = (!self.password.is_empty()).then_some(self.password);
+        let version = self.version.parse().ok();
         match self.kind.as_str() {
             "dockerhub" => RegistryInput::DockerHub {
                 namespace: self.namespace,
                 image_name: self.image_name,
                 username: self.username,
                 password,
+                version,
             },
             "private" => RegistryInput::Private {
                 url: self.registry_url,
@@ -83,6 +93,7 @@ impl RegistryFields {
                 username: self.username,
                 password,
                 plain_http: !self.plain_http.is_empty(),
+                version,
             },
             _ => RegistryInput::Harbor {
                 url: self.registry_url,
@@ -90,13 +101,14 @@ impl RegistryFields {
                 image_name: self.image_name,
                 username: self.username,
                 password,
+                version,
             },
         }
     }
 
     /// What may stand in an address: everything but the password.
     #[cfg(feature = "ssr")]
-    pub fn shown(&self) -> [(&'static str, &str); 8] {
+    pub fn shown(&self) -> [(&'static str, &str); 9] {
         [
             ("kind", &self.kind),
             ("registry_url", &self.registry_url),
@@ -106,6 +118,7 @@ impl RegistryFields {
             ("image_name", &self.image_name),
             ("username", &self.username),
             ("plain_http", &self.plain_http),
+            ("version", &self.version),
         ]
     }
 }
@@ -126,6 +139,7 @@ pub async fn register_service(
             url: url.clone(),
             token: (!token.is_empty()).then_some(token),
             default_branch: default_branch.clone(),
+            version: None,
         },
         registry_config: registry.clone().into_input(),
         settings: None,
@@ -160,18 +174,21 @@ pub async fn save_source(
     #[server(default)] token: String,
     #[server(default)] forget_token: String,
     #[server(default)] default_branch: String,
+    #[server(default)] version: String,
 ) -> Result<Source, Problem> {
     let input = SourceInput::Git {
         url: url.clone(),
         token: if forget_token.is_empty() { (!token.is_empty()).then_some(token) } else { Some(String::new()) },
         default_branch: default_branch.clone(),
+        version: version.parse().ok(),
     };
     let result = match (backend(), caller()) {
         (Ok(backend), Ok(caller)) => backend.services.save_source(&caller, &id, input).await,
         (Err(problem), _) | (_, Err(problem)) => Err(problem),
     };
     let page = format!("/services/edit/{id}?edit=source");
-    let saved = give_back("source", &page, &[("url", &url), ("default_branch", &default_branch)], result)?;
+    let values = [("url", url.as_str()), ("default_branch", &default_branch), ("version", &version)];
+    let saved = give_back("source", &page, &values, result)?;
     plain_redirect(&format!("/services/edit/{id}"));
     Ok(saved)
 }

@@ -1,14 +1,15 @@
-//! The page of one service: the pipeline Source → Build → Deploy, its newest image, its registry and its repository.
+//! The page of one service: the pipeline Source → Build → Deploy, its newest build and image, its registry and its
+//! repository.
 
-use super::api::get_service;
+use super::api::{get_service, get_status};
 use super::forms::{RegistryForm, SourceForm};
-use crate::builds::{BuildDialog, status_badge};
+use crate::builds::{BuildDialog, commit_text, ref_text, status_badge};
 use crate::error::Problem;
 use crate::frame::ToSignIn;
 use crate::locales::{t, tf};
-use crate::model::{BuildHead, RegistryKind, ServiceDetail, ServiceId};
-use crate::ui::{CopyButton, ServerClock, browser, format, icon, notice, sentence, when};
-use leptos::ev;
+use crate::model::{BuildHead, RegistryKind, ServiceDetail, ServiceId, SystemStatus};
+use crate::ui::browser::press_on_space;
+use crate::ui::{CopyButton, ServerClock, badge, browser, format, icon, notice, repeat, sentence, when};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_meta::Title;
@@ -19,6 +20,8 @@ use std::time::Duration;
 #[derive(Clone, Copy)]
 pub struct Shown {
     pub detail: RwSignal<ServiceDetail>,
+    /// Of the whole installation; none where it could not be asked.
+    pub system: RwSignal<Option<SystemStatus>>,
     pub clock: ServerClock,
 }
 
@@ -29,6 +32,9 @@ impl Shown {
             if let Ok(fresh) = get_service(id).await {
                 self.clock.set(fresh.now_ms);
                 self.detail.try_set(fresh);
+            }
+            if let Ok(system) = get_status().await {
+                self.system.try_set(Some(system));
             }
         });
     }
@@ -56,8 +62,8 @@ pub fn ServicePage() -> impl IntoView {
         move || id.get(),
         |id| async move {
             match id {
-                Some(id) => get_service(id).await,
-                None => Err(Problem::not_found("service")),
+                Some(id) => Ok((get_service(id).await?, get_status().await.ok())),
+                None => Err(Problem::not_found()),
             }
         },
     );
@@ -65,7 +71,7 @@ pub fn ServicePage() -> impl IntoView {
         <Suspense fallback=|| view! { <div class="page"><div class="skeleton-line"></div></div> }>
             {move || Suspend::new(async move {
                 match service.await {
-                    Ok(detail) => view! { <Detail detail=detail/> }.into_any(),
+                    Ok((detail, system)) => view! { <Detail detail=detail system=system/> }.into_any(),
                     Err(problem) if problem.code == "sign_in_needed" => view! { <ToSignIn/> }.into_any(),
                     Err(problem) => {
                         #[cfg(feature = "ssr")]
@@ -86,11 +92,11 @@ pub fn ServicePage() -> impl IntoView {
 }
 
 #[component]
-fn Detail(detail: ServiceDetail) -> impl IntoView {
+fn Detail(detail: ServiceDetail, system: Option<SystemStatus>) -> impl IntoView {
     let clock = ServerClock::new(detail.now_ms);
     let (id, name) = (detail.id.clone(), detail.name.clone());
     let detail = RwSignal::new(detail);
-    let shown = Shown { detail, clock };
+    let shown = Shown { detail, system: RwSignal::new(system), clock };
     provide_context(shown);
     let query = use_query_map();
     let dialog = Memo::new(move |_| {
@@ -107,18 +113,15 @@ fn Detail(detail: ServiceDetail) -> impl IntoView {
         })
     });
     let busy = Memo::new(move |_| detail.with(|d| d.last_build.as_ref().is_some_and(|b| !b.status.is_final())));
-    clock.run(Duration::from_secs(1), move || busy.get() && dialog.get().is_none());
     // Behind the dialog the live view brings the news.
-    let ticks = StoredValue::new(0u32);
-    Effect::new(move |_| {
-        let _ = clock.get();
-        if busy.get() && dialog.get().is_none() && !browser::page_hidden() {
-            ticks.update_value(|n| *n += 1);
-            if ticks.get_value().is_multiple_of(3) {
-                shown.refresh();
-            }
+    let watching = move || busy.get() && dialog.get().is_none();
+    clock.run(Duration::from_secs(1), watching);
+    repeat(Duration::from_secs(3), watching, move || {
+        if !browser::page_hidden() {
+            shown.refresh();
         }
     });
+    Effect::new(move |_| browser::when_shown(move || shown.refresh()));
     let title = name.clone();
     let base = format!("/services/edit/{id}");
     view! {
@@ -126,14 +129,16 @@ fn Detail(detail: ServiceDetail) -> impl IntoView {
         <div class="page" inert=move || dialog.get().is_some()>
             <header class="service-head">
                 <h1>{name}</h1>
-                {move || detail.with(|d| d.last_build.as_ref().map(status_badge))}
+                {move || detail.with(|d| d.last_build.as_ref().map_or_else(registered_badge, status_badge))}
                 <p class="quiet">
                     {move || detail.with(|d| without_scheme(&d.source.url))} " · "
                     {move || detail.with(|d| tf("service.default_branch", &[("branch", &d.source.default_branch)]))}
                 </p>
             </header>
+            <DiskNotice shown=shown/>
             <Pipeline shown=shown base=base.clone()/>
             <div class="panels">
+                <LatestBuild shown=shown base=base.clone()/>
                 <LatestImage shown=shown/>
                 <Registry shown=shown base=base.clone()/>
                 <Repository shown=shown base=base.clone()/>
@@ -149,29 +154,39 @@ fn Detail(detail: ServiceDetail) -> impl IntoView {
     .into_any()
 }
 
+/// Of a service that has not been built yet.
+pub fn registered_badge() -> AnyView {
+    badge("neutral", "check", t("services.registered"))
+}
+
+/// Said where builds are looked at or started: while the disk is nearly full there are no new ones.
+#[component]
+pub fn DiskNotice(shown: Shown) -> impl IntoView {
+    let low = Memo::new(move |_| shown.system.with(|s| s.clone().filter(|s| s.disk_low)));
+    move || {
+        low.get().map(|system| {
+            let (free, needed) = (format::memory(system.free_bytes), format::memory(system.needed_bytes));
+            notice("warning", "warning", tf("problem.disk_low", &[("free", &free), ("needed", &needed)]))
+        })
+    }
+}
+
 fn without_scheme(url: &str) -> String {
     url.split_once("://").map_or(url, |(_, rest)| rest).to_owned()
 }
 
 #[component]
 fn Pipeline(shown: Shown, base: String) -> impl IntoView {
-    let Shown { detail, clock } = shown;
+    let Shown { detail, clock, .. } = shown;
     let source = format!("{base}?edit=source");
     let open = move || {
         let tab = detail.with(|d| if d.settings.version == 0 { "settings" } else { "run" });
         format!("{base}?build={tab}")
     };
-    // A link that reads as a button answers to the space bar too.
-    let on_space = move |event: ev::KeyboardEvent| {
-        if event.key() == " " {
-            event.prevent_default();
-            browser::click_target(event.target());
-        }
-    };
     view! {
         <ol class="pipeline" aria-label=t("service.pipeline")>
             <li>
-                <a class="stage" role="button" href=source aria-labelledby="stage-source" aria-describedby="stage-source-text" on:keydown=on_space>
+                <a class="stage" role="button" href=source aria-labelledby="stage-source" aria-describedby="stage-source-text" on:keydown=press_on_space>
                     <span class="stage-name" id="stage-source">{t("service.source")}</span>
                     <span class="stage-text" id="stage-source-text">
                         {icon("branch")}
@@ -180,7 +195,7 @@ fn Pipeline(shown: Shown, base: String) -> impl IntoView {
                 </a>
             </li>
             <li>
-                <a class="stage stage-build" role="button" href=open aria-labelledby="stage-build" aria-describedby="stage-build-text" on:keydown=on_space>
+                <a class="stage stage-build" role="button" href=open aria-labelledby="stage-build" aria-describedby="stage-build-text" on:keydown=press_on_space>
                     <span class="stage-name" id="stage-build">{t("build.title")}</span>
                     <span class="stage-text" id="stage-build-text">
                         {move || {
@@ -225,8 +240,53 @@ fn build_time(build: &BuildHead, now_ms: i64) -> String {
 }
 
 #[component]
+fn LatestBuild(shown: Shown, base: String) -> impl IntoView {
+    let Shown { detail, clock, .. } = shown;
+    let build = Memo::new(move |_| detail.with(|d| d.last_build.clone()));
+    view! {
+        <section class="panel" aria-labelledby="panel-build">
+            <h2 id="panel-build">{t("service.latest_build")}</h2>
+            {move || match build.get() {
+                None => view! { <p class="quiet">{t("service.no_builds")}</p> }.into_any(),
+                Some(build) => {
+                    let took = if build.status.is_final() {
+                        build.duration_ms(build.queued_at).map(format::duration)
+                    } else {
+                        Some(build_time(&build, clock.get())).filter(|time| !time.is_empty())
+                    };
+                    let number = build.number.to_string();
+                    view! {
+                        <dl class="facts">
+                            <dt>{t("history.number")}</dt>
+                            <dd class="build-line"><strong class="number">"#" {build.number}</strong> {status_badge(&build)}</dd>
+                            <dt>{t("history.branch")}</dt>
+                            <dd class="build-line">
+                                <span class="clip">{ref_text(&build.branch).to_owned()}</span>
+                                {commit_text(&build)}
+                            </dd>
+                            <dt>{t("history.duration")}</dt>
+                            <dd class="number">{took.unwrap_or_else(|| "–".to_owned())}</dd>
+                            <dt>{t("history.when")}</dt>
+                            <dd>
+                                {when(build.finished_at.unwrap_or(build.queued_at), clock.get())} ", "
+                                {tf("service.by", &[("name", &build.created_by)])}
+                            </dd>
+                        </dl>
+                        <a class="button" href=format!("{base}?build=run&id={}", build.id)>
+                            {tf("service.open_build", &[("n", &number)])}
+                        </a>
+                    }
+                        .into_any()
+                }
+            }}
+        </section>
+    }
+    .into_any()
+}
+
+#[component]
 fn LatestImage(shown: Shown) -> impl IntoView {
-    let Shown { detail, clock } = shown;
+    let Shown { detail, clock, .. } = shown;
     let image = Memo::new(move |_| detail.with(|d| d.latest_image.clone()));
     view! {
         <section class="panel" aria-labelledby="panel-image">
@@ -290,7 +350,7 @@ fn Registry(shown: Shown, base: String) -> impl IntoView {
                     {(!config.is_complete()).then(|| notice("warning", "warning", t("registry.incomplete")))}
                 }
             }}
-            <a class="button" role="button" href=format!("{base}?edit=registry")>{t("registry.settings")}</a>
+            <a class="button" role="button" href=format!("{base}?edit=registry") on:keydown=press_on_space>{t("registry.settings")}</a>
         </section>
     }
     .into_any()
@@ -323,7 +383,7 @@ fn Repository(shown: Shown, base: String) -> impl IntoView {
                     </dl>
                 }
             }}
-            <a class="button" role="button" href=format!("{base}?edit=source")>{t("source.settings")}</a>
+            <a class="button" role="button" href=format!("{base}?edit=source") on:keydown=press_on_space>{t("source.settings")}</a>
         </section>
     }
     .into_any()

@@ -32,6 +32,7 @@ fn registry_fields(values: &FormValues) -> RegistryFields {
         username: values.get("username"),
         password: values.get("password"),
         plain_http: values.get("plain_http"),
+        version: String::new(),
     }
 }
 
@@ -168,11 +169,13 @@ pub fn RegistryInputs(
                     autocomplete="new-password"
                     error=problems.at("registry_config.password")
                 />
-                <label class="check only-private">
-                    <input type="checkbox" name="plain_http" value="true" checked=plain aria-describedby="plain-http-hint"/>
-                    <span>{t("registry.plain_http")}</span>
-                    <span class="hint" id="plain-http-hint">{t("registry.plain_http_hint")}</span>
-                </label>
+                <div class="only-private">
+                    <label class="check">
+                        <input type="checkbox" name="plain_http" value="true" checked=plain aria-describedby="plain-http-hint"/>
+                        <span>{t("registry.plain_http")}</span>
+                    </label>
+                    <p class="hint check-hint" id="plain-http-hint">{t("registry.plain_http_hint")}</p>
+                </div>
             </div>
             <div class="check-row">
                 <button class="button" type="button" disabled=move || busy.get() on:click=test>
@@ -204,6 +207,7 @@ pub fn SourceInputs(
             url: values.get("url"),
             token: (!token.is_empty()).then_some(token),
             default_branch: String::new(),
+            version: None,
         };
         let id = id.clone();
         busy.set(true);

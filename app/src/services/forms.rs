@@ -3,18 +3,20 @@
 use super::api::{SaveRegistry, SaveSource};
 use super::detail::Shown;
 use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
+use crate::frame::Unsaved;
 use crate::locales::t;
-use crate::ui::{FormError, PageDialog, Problems, Returned};
+use crate::ui::{FormError, LoadNewer, PageDialog, Problems, Returned};
 use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::use_navigate;
 
 /// Closes the dialog once the save has worked.
-fn when_saved(shown: Shown, saved: impl Fn() -> bool + 'static) {
+fn when_saved(shown: Shown, unsaved: RwSignal<bool>, saved: impl Fn() -> bool + 'static) {
     let navigate = use_navigate();
     Effect::new(move |_| {
         if saved() {
+            unsaved.set(false);
             shown.refresh();
             let id = shown.detail.with_untracked(|d| d.id.clone());
             navigate(&format!("/services/edit/{id}"), NavigateOptions::default());
@@ -26,16 +28,19 @@ fn when_saved(shown: Shown, saved: impl Fn() -> bool + 'static) {
 pub fn RegistryForm(shown: Shown) -> impl IntoView {
     let action = ServerAction::<SaveRegistry>::new();
     let value = action.value();
-    when_saved(shown, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let unsaved = Unsaved::of_form();
+    when_saved(shown, unsaved, move || value.with(|v| matches!(v, Some(Ok(_)))));
     let returned = Returned::of("registry");
     let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
+    let version = detail.registry_config.version.to_string();
     view! {
         <PageDialog title=t("registry.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
-            <ActionForm action=action>
+            <ActionForm action=action on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <input type="hidden" name="version" value=returned.value("version", &version)/>
                     <RegistryInputs
                         stored=Some(detail.registry_config)
                         id=Some(detail.id)
@@ -46,6 +51,7 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
                 </div>
                 <footer class="sheet-foot">
                     <FormError error=problems.elsewhere(REGISTRY_INPUTS)/>
+                    <LoadNewer problems=problems page=format!("{close}?edit=registry")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
                     <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
                 </footer>
@@ -59,16 +65,19 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
 pub fn SourceForm(shown: Shown) -> impl IntoView {
     let action = ServerAction::<SaveSource>::new();
     let value = action.value();
-    when_saved(shown, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let unsaved = Unsaved::of_form();
+    when_saved(shown, unsaved, move || value.with(|v| matches!(v, Some(Ok(_)))));
     let returned = Returned::of("source");
     let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
+    let version = detail.source.version.to_string();
     view! {
         <PageDialog title=t("source.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
-            <ActionForm action=action>
+            <ActionForm action=action on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
+                    <input type="hidden" name="version" value=returned.value("version", &version)/>
                     <SourceInputs
                         url=detail.source.url
                         default_branch=detail.source.default_branch
@@ -80,6 +89,7 @@ pub fn SourceForm(shown: Shown) -> impl IntoView {
                 </div>
                 <footer class="sheet-foot">
                     <FormError error=problems.elsewhere(&["source.url", "source.token", "source.default_branch"])/>
+                    <LoadNewer problems=problems page=format!("{close}?edit=source")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
                     <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
                 </footer>

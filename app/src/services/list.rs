@@ -2,6 +2,7 @@
 
 use super::add::AddService;
 use super::api::{ServiceList, list_services};
+use super::detail::registered_badge;
 use crate::builds::status_badge;
 use crate::frame::ToSignIn;
 use crate::locales::t;
@@ -77,7 +78,9 @@ fn Cards(list: ServiceList) -> impl IntoView {
                         />
                     }
                 })}
-            <a class="button primary" role="button" href="/services?add=1">{icon("plus")} {t("services.add")}</a>
+            <a class="button primary" role="button" href="/services?add=1" on:keydown=browser::press_on_space>
+                {icon("plus")} {t("services.add")}
+            </a>
         </div>
         {if empty {
             view! {
@@ -143,7 +146,9 @@ fn service_card(
                         }
                             .into_any()
                     }
-                    None => view! { <span class="quiet">{t("services.no_build")}</span> }.into_any(),
+                    None => {
+                        view! { {registered_badge()} <span class="quiet">{t("services.no_build")}</span> }.into_any()
+                    }
                 }}
             </p>
         </li>

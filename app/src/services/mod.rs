@@ -7,5 +7,5 @@ mod fields;
 mod forms;
 mod list;
 
-pub use detail::{ServicePage, Shown, kind_name};
+pub use detail::{DiskNotice, ServicePage, Shown, kind_name};
 pub use list::ServicesPage;

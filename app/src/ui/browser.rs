@@ -1,8 +1,10 @@
 //! What only a browser can do, in one place, so that the rest compiles and runs on both sides. On the server each of
 //! these does nothing.
 
+use leptos::ev;
 use leptos::prelude::*;
 use leptos::wasm_bindgen::JsCast;
+use std::time::Duration;
 use web_sys::{Element, HtmlElement, Storage, Window};
 
 /// The window, where there is one.
@@ -55,6 +57,50 @@ pub fn reload() {
 
 pub fn page_hidden() -> bool {
     browser().and_then(|w| w.document()).is_some_and(|d| d.hidden())
+}
+
+/// Acts whenever somebody looks at the page again, as long as the owner lives.
+pub fn when_shown(act: impl Fn() + 'static) {
+    if browser().is_none() {
+        return;
+    }
+    let hear = window_event_listener_untyped("visibilitychange", move |_| {
+        if !page_hidden() {
+            act();
+        }
+    });
+    on_cleanup(move || hear.remove());
+}
+
+/// What has the focus; the document's body stands for nothing.
+pub fn focused() -> Option<HtmlElement> {
+    let document = browser()?.document()?;
+    let element: HtmlElement = document.active_element()?.dyn_into().ok()?;
+    (element.tag_name() != "BODY").then_some(element)
+}
+
+/// Moves the focus once what was just written is on the page: to the first element that `selector` finds.
+pub fn focus_soon(selector: &'static str) {
+    if browser().is_none() {
+        return;
+    }
+    set_timeout(
+        move || {
+            let found = browser().and_then(|w| w.document()).and_then(|d| d.query_selector(selector).ok().flatten());
+            if let Some(element) = found.and_then(|e| e.dyn_into::<HtmlElement>().ok()) {
+                let _ = element.focus();
+            }
+        },
+        Duration::ZERO,
+    );
+}
+
+/// A link that reads as a button answers to the space bar too.
+pub fn press_on_space(event: ev::KeyboardEvent) {
+    if event.key() == " " {
+        event.prevent_default();
+        click_target(event.target());
+    }
 }
 
 /// Puts text on the clipboard. `done` learns whether it worked: a page without https may not use the clipboard and

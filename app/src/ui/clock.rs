@@ -35,21 +35,29 @@ impl ServerClock {
 
     /// Ticks while `running` says so.
     pub fn run(self, every: Duration, running: impl Fn() -> bool + Send + Sync + 'static) {
-        let handle = StoredValue::new(None::<IntervalHandle>);
-        let stop = move || {
-            if let Some(handle) = handle.try_update_value(Option::take).flatten() {
-                handle.clear();
-            }
-        };
-        Effect::new(move |_| {
-            stop();
-            if running() && browser().is_some() {
-                let tick = move || {
-                    self.now.try_set(self.read());
-                };
-                handle.set_value(set_interval_with_handle(tick, every).ok());
-            }
+        repeat(every, running, move || {
+            self.now.try_set(self.read());
         });
-        on_cleanup(stop);
     }
+}
+
+/// Acts again and again while `running` says so and the owner lives.
+pub fn repeat(
+    every: Duration,
+    running: impl Fn() -> bool + Send + Sync + 'static,
+    act: impl Fn() + Clone + Send + Sync + 'static,
+) {
+    let handle = StoredValue::new(None::<IntervalHandle>);
+    let stop = move || {
+        if let Some(handle) = handle.try_update_value(Option::take).flatten() {
+            handle.clear();
+        }
+    };
+    Effect::new(move |_| {
+        stop();
+        if running() && browser().is_some() {
+            handle.set_value(set_interval_with_handle(act.clone(), every).ok());
+        }
+    });
+    on_cleanup(stop);
 }

@@ -5,9 +5,7 @@ use super::{browser, icon};
 use crate::locales::t;
 use leptos::ev;
 use leptos::prelude::*;
-use leptos::wasm_bindgen::JsCast;
 use send_wrapper::SendWrapper;
-use web_sys::HtmlElement;
 
 #[component]
 pub fn PageDialog(
@@ -22,10 +20,7 @@ pub fn PageDialog(
     let dialog = NodeRef::<leptos::html::Dialog>::new();
     let closer = NodeRef::<leptos::html::A>::new();
     Effect::new(move |_| {
-        let before = browser::browser()
-            .and_then(|w| w.document())
-            .and_then(|d| d.active_element())
-            .and_then(|e| e.dyn_into::<HtmlElement>().ok());
+        let before = browser::focused();
         if let Some(dialog) = dialog.get() {
             // What was focused inside already (by autofocus, or typed into before the program ran) stays so.
             if !dialog.matches(":focus-within").unwrap_or(false) {
@@ -34,9 +29,16 @@ pub fn PageDialog(
         }
         let before = SendWrapper::new(before);
         on_cleanup(move || {
-            if let Some(before) = before.take() {
-                set_timeout(move || drop(before.focus()), std::time::Duration::ZERO);
-            }
+            let back = move || {
+                // Whoever came by the address was nowhere before: the page's content is the next best place, unless
+                // another dialog has come in this one's.
+                let here = |e: &web_sys::HtmlElement| e.is_connected() && e.closest("dialog").ok().flatten().is_none();
+                match before.take().filter(here) {
+                    Some(before) => drop(before.focus()),
+                    None => browser::focus_soon("#main:not(:has(dialog.sheet))"),
+                }
+            };
+            set_timeout(back, std::time::Duration::ZERO);
         });
     });
     let on_key = move |event: ev::KeyboardEvent| {

@@ -1,7 +1,8 @@
 //! Forms that work before the page's program has loaded, and keep what was typed when something is wrong.
 
+use super::browser;
 use crate::error::{Problem, ProblemStatus};
-use crate::locales::tm;
+use crate::locales::{t, tm};
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 use leptos_router::params::ParamsMap;
@@ -62,10 +63,17 @@ impl Problems {
         returned: &Returned,
     ) -> Self {
         let before = returned.problem.clone();
-        Self(Signal::derive(move || match answer() {
+        let problem = Signal::derive(move || match answer() {
             None => before.clone(),
             Some(result) => result.err(),
-        }))
+        });
+        // The input may be out of sight. What a plain form brought back is focused by the browser itself.
+        Effect::new(move |asked: Option<()>| {
+            if problem.with(|p| p.as_ref().is_some_and(|p| p.field.is_some())) && asked.is_some() {
+                browser::focus_soon("[aria-invalid=true]");
+            }
+        });
+        Self(problem)
     }
 
     /// The sentence for one input, by its name in the API.
@@ -86,6 +94,17 @@ impl Problems {
     pub fn code(self) -> Signal<Option<String>> {
         let problem = self.0;
         Signal::derive(move || problem.with(|p| p.as_ref().map(|p| p.code.clone())))
+    }
+}
+
+/// When somebody else has saved meanwhile: the way to what is stored now. It asks the server for the whole page anew, so
+/// that nothing of the old one stays.
+#[component]
+pub fn LoadNewer(problems: Problems, page: String) -> impl IntoView {
+    let code = problems.code();
+    move || {
+        (code.get().as_deref() == Some("settings_conflict"))
+            .then(|| view! { <a class="button" href=page.clone() rel="external">{t("settings.load_newer")}</a> })
     }
 }
 
@@ -135,6 +154,7 @@ pub fn Field(
                 readonly=readonly
                 spellcheck="false"
                 autocapitalize="off"
+                autofocus=error.with_untracked(Option::is_some)
                 aria-invalid=move || error.with(Option::is_some).then_some("true")
                 aria-describedby=described
             />

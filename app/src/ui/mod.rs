@@ -9,8 +9,8 @@ pub mod format;
 mod parts;
 pub mod query;
 
-pub use clock::ServerClock;
-pub use combo::{Choice, Combo};
+pub use clock::{ServerClock, repeat};
+pub use combo::{Choice, Combo, choice_of};
 pub use dialog::PageDialog;
 pub use form::*;
 pub use parts::*;

@@ -8,6 +8,7 @@ mod attempts;
 mod passwords;
 mod tokens;
 
+use crate::audit::{By, changed};
 use crate::clock::now_ms;
 use crate::config::Secret;
 use crate::problems::{internal, of_store};
@@ -17,6 +18,7 @@ use attempts::Attempts;
 use kiops_app::backend::{Accounts, Caller, SessionToken};
 use kiops_app::error::{Problem, ProblemStatus, Result};
 use passwords::Passwords;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +71,15 @@ impl LocalAccounts {
             return Ok(());
         }
         let hash = self.passwords.hash(password.expose()).await?;
-        self.store.set_password_hash(&user.id, &hash).await.map_err(|e| of_store("user", e))
+        self.store.set_password_hash(&user.id, &hash).await.map_err(|e| of_store("user", e))?;
+        // Whoever starts the server is nobody who has signed in.
+        let by = By { org_id: &user.org_id, user_id: None };
+        self.trace(by, "account.password", user, json!({ "by": "environment" })).await;
+        Ok(())
+    }
+
+    async fn trace(&self, by: impl Into<By<'_>>, action: &'static str, user: &UserRow, detail: serde_json::Value) {
+        changed(&self.store, by, action, user.id.as_str(), detail).await;
     }
 
     /// Forgets sessions that are over, until the server ends.
@@ -123,14 +133,22 @@ impl Accounts for LocalAccounts {
         match known {
             Some(known) if right => {
                 self.attempts.forgive(user);
-                self.open_session(&known).await
+                let session = self.open_session(&known).await?;
+                self.trace(oneself(&known), "account.sign_in", &known, json!({})).await;
+                Ok(session)
             }
             _ => Err(Problem::new(ProblemStatus::Unauthenticated, "wrong_credentials")),
         }
     }
 
     async fn sign_out(&self, token: &SessionToken) -> Result<()> {
-        self.store.drop_session(&tokens::hash(&token.0)).await.map_err(|e| of_store("session", e))
+        let hash = tokens::hash(&token.0);
+        let user = self.store.session_user(&hash).await.map_err(|e| of_store("session", e))?;
+        self.store.drop_session(&hash).await.map_err(|e| of_store("session", e))?;
+        if let Some(user) = user {
+            self.trace(oneself(&user), "account.sign_out", &user, json!({})).await;
+        }
+        Ok(())
     }
 
     async fn caller(&self, token: &SessionToken) -> Result<Option<Caller>> {
@@ -156,8 +174,17 @@ impl Accounts for LocalAccounts {
         }
         let hash = self.passwords.hash(password).await?;
         let won = self.store.use_setup_link(&tokens::hash(link), &hash).await.map_err(|e| of_store("link", e))?;
-        if won { self.open_session(&user).await } else { Err(used()) }
+        if !won {
+            return Err(used());
+        }
+        self.trace(oneself(&user), "account.password", &user, json!({ "by": "link" })).await;
+        self.open_session(&user).await
     }
+}
+
+/// A person who acts for themselves.
+fn oneself(user: &UserRow) -> By<'_> {
+    By { org_id: &user.org_id, user_id: Some(&user.id) }
 }
 
 fn caller_of(user: UserRow) -> Caller {

@@ -8,9 +8,10 @@ use kiops_events::{EventKind, Phase, Place};
 
 /// Lines of each place: a compiler's last error stands within them.
 const LINES: usize = 60;
-const WINDOW_ROWS: u64 = 1_000;
+/// A row may be 64 KiB long: what is held at once stays small.
+const WINDOW_ROWS: u64 = 200;
 /// Further back nothing is looked for: parallel steps rarely write as much after a failed one.
-const WINDOWS: u64 = 12;
+const WINDOWS: u64 = 60;
 /// Failed steps that are looked at; the others failed with them.
 const STEPS: usize = 4;
 
@@ -23,7 +24,9 @@ struct Found {
 pub(super) async fn gather(driver: &Driver) -> Result<Failure, Leave> {
     let view = &driver.progress.view;
     let attempt = driver.row.attempt;
-    let failed: Vec<_> = view.steps.iter().filter(|s| s.marker == Marker::Error).collect();
+    // Steps that were ended because another failed say nothing, and there may be many of them.
+    let explains = |error: &Option<String>| !error.as_deref().is_some_and(|e| e.ends_with("context canceled"));
+    let failed: Vec<_> = view.steps.iter().filter(|s| s.marker == Marker::Error && explains(&s.error)).collect();
     let failed = &failed[failed.len().saturating_sub(STEPS)..];
     let buildctl = Place::Phase(Phase::Buildctl);
     let mut places = vec![buildctl];

@@ -2,9 +2,9 @@
 //! request, a sweep that found nothing left. What it means is a pure function ([`decide`]); what follows is carried out
 //! so that doing it twice, or being killed in the middle, ends the same.
 
-use super::evidence;
 use super::follow::{Driver, Ending, Leave};
 use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, PUSH_BEGAN, RETRIED};
+use super::{Inner, evidence};
 use crate::clock::now_ms;
 use crate::diagnosis::{self, End};
 use crate::registry::{Image, RegistryError, Repository};
@@ -83,11 +83,14 @@ fn decide(facts: &Facts<'_>) -> Verdict {
 fn push_may_have_begun(ending: &Ending, view: &BuildView) -> bool {
     match ending {
         Ending::NeverStarted => false,
-        Ending::Result(result) => result.push_began,
-        Ending::Vanished | Ending::Overdue | Ending::Refused { .. } => {
-            matches!(view.phase, Some(Phase::Build | Phase::Push | Phase::Buildctl))
-        }
+        // A lost daemon or an agent that was cut off knows only what it had heard before.
+        Ending::Result(result) => result.push_began || (result.end == AgentEnd::Infrastructure && building(view)),
+        Ending::Vanished | Ending::Overdue | Ending::Refused { .. } => building(view),
     }
+}
+
+fn building(view: &BuildView) -> bool {
+    matches!(view.phase, Some(Phase::Build | Phase::Push | Phase::Buildctl))
 }
 
 pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settled, Leave> {
@@ -167,6 +170,41 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
                 ..plain(BuildStatus::Failure, log_verified)
             };
             end(driver, notes, finish).await
+        }
+    }
+}
+
+/// The end of a build whose stored progress or secrets cannot be read: nothing can be followed or appended any more.
+pub(super) async fn give_up(inner: &Inner, row: &BuildRow) -> bool {
+    if let Err(error) = inner.runner.cancel(&row.id, row.attempt).await {
+        tracing::warn!(build = %row.id, %error, "an agent could not be told to stop");
+    }
+    let finish = match row.cancel_requested_at {
+        Some(_) => plain(BuildStatus::Cancelled, Some(false)),
+        None => {
+            let failure = diagnosis::Failure {
+                attempt: row.attempt,
+                end: End::Infrastructure,
+                code: Some("unreadable".to_owned()),
+                ..Default::default()
+            };
+            FinishBuild {
+                failure_code: Some("unreadable".to_owned()),
+                diagnosis: Some(diagnosis::diagnose(&failure)),
+                ..plain(BuildStatus::Failure, Some(false))
+            }
+        }
+    };
+    match inner.store.finish(&row.id, row.lease_epoch, &finish).await {
+        Ok(_) => {
+            tracing::error!(build = %row.id, "a build is given up: what is stored of it cannot be read");
+            inner.wake.notify_one();
+            inner.hub.touch_all();
+            true
+        }
+        Err(error) => {
+            tracing::error!(build = %row.id, %error, "a build could not be given up");
+            false
         }
     }
 }
@@ -363,7 +401,8 @@ mod tests {
             (result(AgentEnd::Terminated, true), true, 1, Asked::Absent, true, Cancelled),
             (result(AgentEnd::Terminated, true), true, 1, Asked::Unknown, true, Cancelled),
             (result(AgentEnd::Terminated, true), true, 1, holds(), true, success("sha256:there")),
-            (result(AgentEnd::Infrastructure, false), true, 1, holds(), false, Cancelled),
+            (result(AgentEnd::Infrastructure, false), true, 1, Asked::Absent, true, Cancelled),
+            (result(AgentEnd::Infrastructure, false), true, 1, holds(), true, success("sha256:there")),
             (Ending::NeverStarted, true, 1, holds(), false, Cancelled),
             (Ending::NeverStarted, true, 2, holds(), false, Cancelled),
             (Ending::Overdue, true, 1, Asked::Absent, true, Cancelled),
@@ -371,14 +410,15 @@ mod tests {
             // Without one, a terminated process is no cancelled build.
             (result(AgentEnd::Terminated, false), false, 1, holds(), false, Retry),
             // Infrastructure: once more, unless the image is there.
-            (result(AgentEnd::Infrastructure, false), false, 1, holds(), false, Retry),
+            (result(AgentEnd::Infrastructure, false), false, 1, Asked::Absent, true, Retry),
+            (result(AgentEnd::Infrastructure, false), false, 1, holds(), true, success("sha256:there")),
             (result(AgentEnd::Infrastructure, true), false, 1, Asked::Absent, true, Retry),
             (result(AgentEnd::Infrastructure, true), false, 1, Asked::Unknown, true, Retry),
             (result(AgentEnd::Infrastructure, true), false, 1, holds(), true, success("sha256:there")),
             (Ending::Vanished, false, 1, Asked::Absent, true, Retry),
             (Ending::Vanished, false, 1, holds(), true, success("sha256:there")),
             // And never a third time.
-            (result(AgentEnd::Infrastructure, false), false, 2, holds(), false, Failure),
+            (result(AgentEnd::Infrastructure, false), false, 2, Asked::Absent, true, Failure),
             (result(AgentEnd::Infrastructure, true), false, 2, holds(), true, success("sha256:there")),
             (Ending::Vanished, false, 2, Asked::Absent, true, Failure),
             // What a person must change is not tried again.
@@ -392,12 +432,17 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_vanished_early_cannot_have_pushed() {
+    fn an_attempt_that_ended_early_cannot_have_pushed() {
         for (phase, may) in
             [(None, false), (Some(Phase::Checkout), false), (Some(Phase::Daemon), false), (Some(Phase::Push), true)]
         {
             let view = BuildView { phase, ..BuildView::default() };
             assert_eq!(push_may_have_begun(&Ending::Vanished, &view), may);
+            assert_eq!(push_may_have_begun(&result(AgentEnd::Infrastructure, false), &view), may);
+            // These ends are the agent's own doing: it knows.
+            for end in [AgentEnd::Failure, AgentEnd::TimeLimit, AgentEnd::Terminated] {
+                assert!(!push_may_have_begun(&result(end, false), &view));
+            }
         }
     }
 }

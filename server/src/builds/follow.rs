@@ -36,6 +36,8 @@ const START_TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const STORE_WAIT: Duration = Duration::from_secs(1);
+/// What cannot be read so often, although the database answers, never can.
+const UNREADABLE_LIMIT: u32 = 10;
 
 /// What the task is told from outside.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,10 +81,17 @@ impl From<StoreError> for Leave {
 }
 
 pub(super) async fn drive(inner: Arc<Inner>, mut row: BuildRow, control: watch::Receiver<Control>) {
+    let mut unreadable = 0;
     loop {
         let driven = match Driver::take_up(inner.clone(), row.clone(), control.clone()).await {
-            Ok(driver) => driver.run().await,
-            Err(leave) => Err(leave),
+            Ok(driver) => {
+                unreadable = 0;
+                driver.run().await
+            }
+            Err(leave) => {
+                unreadable += 1;
+                Err(leave)
+            }
         };
         match driven {
             Ok(()) => return,
@@ -99,8 +108,17 @@ pub(super) async fn drive(inner: Arc<Inner>, mut row: BuildRow, control: watch::
                 // The attempt may have changed; the lease is still this row's.
                 match inner.store.build(&row.org_id, &row.id).await {
                     Ok(fresh) if fresh.status.is_final() || fresh.lease_epoch != row.lease_epoch => return,
-                    Ok(fresh) => row = fresh,
-                    Err(error) => tracing::error!(build = %row.id, %error, "a build could not be read"),
+                    Ok(fresh) => {
+                        row = fresh;
+                        if unreadable >= UNREADABLE_LIMIT && finish::give_up(&inner, &row).await {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        // It is the database that does not answer: no reason to give anything up.
+                        unreadable = 0;
+                        tracing::error!(build = %row.id, %error, "a build could not be read");
+                    }
                 }
             }
         }
@@ -138,6 +156,16 @@ enum Talk {
 
 impl Driver {
     async fn take_up(inner: Arc<Inner>, row: BuildRow, control: watch::Receiver<Control>) -> Result<Self, Leave> {
+        // As it stands now: between a sweep's list and this, another task may have finished it.
+        let row = inner
+            .store
+            .build(&row.org_id, &row.id)
+            .await
+            .map(|now| (now.lease_epoch == row.lease_epoch).then_some(now));
+        let row = match row?.filter(|now| !now.status.is_final()) {
+            Some(row) => row,
+            None => return Err(Leave::Quietly),
+        };
         let progress = inner.store.progress(&row.id).await?;
         let chain = chain_of(&progress)?;
         let secrets = open_secrets(&inner, &row).await?;
@@ -359,6 +387,10 @@ impl Driver {
             self.channel.publish(&self.progress.view, first_row, events);
         } else {
             self.channel.forget();
+            // Whoever began to watch during the commit has read the store before it: it looks again.
+            if self.channel.is_watched() {
+                self.channel.touch();
+            }
         }
         if status == Some(BuildStatus::CheckingOut) {
             self.inner.sync.reach(Point::DuringCheckout);
@@ -489,15 +521,25 @@ impl Driver {
 
     /// Rows `[first, first + count)` of the stored log, as events with their rows.
     pub async fn stored(&self, first: u64, count: u64) -> Result<Vec<(u64, u32, EventKind)>, StoreError> {
-        let pieces = self.inner.store.log_by_row(&self.row.id, first, count).await?;
+        let end = first + count;
         let mut out = Vec::new();
-        for piece in pieces {
-            let mut at = piece.first_row;
-            for entry in &piece.entries {
-                if at + entry.rows > first && entry.rows > 0 {
-                    out.push((at, entry.attempt, read::kind_of(entry)));
+        let mut from = first;
+        // Logs of very long lines come in parts.
+        while from < end {
+            let pieces = self.inner.store.log_by_row(&self.row.id, from, end - from).await?;
+            let before = from;
+            for piece in pieces {
+                let mut at = piece.first_row;
+                for entry in &piece.entries {
+                    if at + entry.rows > from && at < end && entry.rows > 0 {
+                        out.push((at, entry.attempt, read::kind_of(entry)));
+                    }
+                    at += entry.rows;
                 }
-                at += entry.rows;
+                from = from.max(at);
+            }
+            if from == before {
+                break;
             }
         }
         Ok(out)

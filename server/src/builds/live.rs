@@ -4,23 +4,26 @@
 //! A watcher subscribes first and reads the store afterwards, so there is no moment between the two that it could miss.
 //! What is published is what is committed already. While nobody watches, publishing costs a look at a counter.
 
-use super::{Inner, read};
+use super::read::{self, LastRows};
+use super::Inner;
 use crate::clock::now_ms;
-use crate::problems::of_store;
 use futures::Stream;
 use kiops_app::error::Result;
 use kiops_app::model::*;
 use kiops_events::patch::ViewPatch;
 use kiops_events::rows::{row_count, write_rows};
-use kiops_events::{BuildView, EventKind, Row};
-use std::collections::{HashMap, VecDeque};
+use kiops_events::{BuildView, EventKind};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Between two messages of one stream.
-const EVERY: Duration = Duration::from_millis(100);
+/// Between two messages of one stream: as often as eyes follow.
+const EVERY: Duration = Duration::from_millis(50);
+/// After a message with so many rows nobody reads along, and the page has enough to draw.
+const FLOOD_ROWS: usize = 50;
+const EVERY_IN_FLOOD: Duration = Duration::from_millis(100);
 /// What happens together should be told together, but a first change must not wait long.
 const TOGETHER: Duration = Duration::from_millis(5);
 /// A build that no task of this server follows (queued, or run by another server) is looked at this often.
@@ -80,56 +83,51 @@ struct State {
     agent_zero_ms: Option<i64>,
 }
 
-/// The log's end as it was published, enough events for [`TAIL_ROWS`].
+/// The log's end as it was published.
 #[derive(Default)]
 struct Tail {
-    first_row: u64,
+    /// The first row that was published since somebody watches.
+    begin_row: u64,
     end_row: u64,
-    events: VecDeque<EventKind>,
+    last: LastRows,
 }
 
 impl Tail {
-    fn push(&mut self, first_row: u64, events: Vec<EventKind>) {
+    fn push(&mut self, first_row: u64, events: &[EventKind]) {
         if self.end_row != first_row {
             // Somebody watches again after a while: what was in between is read from the store.
-            *self = Self { first_row, end_row: first_row, events: VecDeque::new() };
+            *self = Self { begin_row: first_row, end_row: first_row, ..Self::default() };
         }
-        for event in events {
-            let count = row_count(&event);
-            if count > 0 {
-                self.end_row += count;
-                self.events.push_back(event);
-            }
-        }
-        while let Some(count) = self.events.front().map(row_count) {
-            if self.end_row - self.first_row - count < TAIL_ROWS {
-                break;
-            }
-            self.first_row += count;
-            self.events.pop_front();
-        }
-    }
-
-    /// The rows from `from` on; none when they are not at hand.
-    fn rows(&self, from: u64) -> Option<Vec<Row>> {
-        if from < self.first_row {
-            return None;
-        }
-        let mut at = self.first_row;
-        let mut out = Vec::new();
-        for event in &self.events {
-            let end = at + row_count(event);
-            if end > from {
+        let counts: Vec<u64> = events.iter().map(row_count).collect();
+        let mut at = first_row;
+        self.end_row += counts.iter().sum::<u64>();
+        let wanted = self.end_row.saturating_sub(TAIL_ROWS);
+        for (event, count) in events.iter().zip(counts) {
+            // Of a flood only the end is written.
+            if at + count > wanted && count > 0 {
                 write_rows(event, |row| {
-                    if at >= from {
-                        out.push(row);
+                    if at >= wanted {
+                        self.last.push(at, row);
                     }
                     at += 1;
                 });
+            } else {
+                at += count;
             }
-            at = end;
         }
-        Some(out)
+    }
+
+    /// The rows of `[from, total)`, or of as many of the last of them as a message may hold; none when they are not at
+    /// hand.
+    fn rows(&self, from: u64, total: u64) -> Option<RowsPage> {
+        if self.end_row < total || from < self.begin_row {
+            return None;
+        }
+        let first = self.last.first.max(from).min(total);
+        let skip = first.saturating_sub(self.last.first) as usize;
+        // What was published meanwhile belongs to the next message.
+        let rows = self.last.rows.iter().skip(skip).take((total - first) as usize).cloned().collect();
+        Some(RowsPage { first, rows, total })
     }
 }
 
@@ -151,7 +149,7 @@ impl Channel {
     pub fn publish(&self, view: &BuildView, first_row: u64, events: Vec<EventKind>) {
         {
             let mut state = self.state();
-            state.tail.push(first_row, events);
+            state.tail.push(first_row, &events);
             state.view = Some(Arc::new(view.clone()));
         }
         self.changed.send_modify(|n| *n += 1);
@@ -180,7 +178,7 @@ impl Channel {
 pub(super) async fn snapshot(inner: &Inner, org: &OrgId, id: &BuildId) -> Result<LiveSnapshot> {
     let channel = inner.hub.channel(id);
     let (row, view) = read::row_and_view(inner, org, id).await?;
-    let tail = read::last_rows(inner, id, view.rows).await?;
+    let tail = read::last_rows(inner, id, 0, view.rows).await?;
     let now_ms = now_ms();
     let agent_zero_ms = channel.state().agent_zero_ms;
     let build = read::detail_of(inner, row, &view, now_ms).await?;
@@ -191,7 +189,9 @@ pub(super) async fn snapshot(inner: &Inner, org: &OrgId, id: &BuildId) -> Result
 /// What one watcher has been sent.
 struct Sent {
     view: Arc<BuildView>,
+    head: BuildHead,
     row_version: u64,
+    flood: bool,
     at: Instant,
 }
 
@@ -235,7 +235,13 @@ impl Watcher {
         let row_version = self.channel.state().row_version;
         let snapshot = snapshot(&self.inner, &self.org, &self.id).await?;
         self.over = snapshot.build.head.status.is_final();
-        self.sent = Some(Sent { view: Arc::new(snapshot.view.clone()), row_version, at: Instant::now() });
+        self.sent = Some(Sent {
+            view: Arc::new(snapshot.view.clone()),
+            head: snapshot.build.head.clone(),
+            row_version,
+            flood: false,
+            at: Instant::now(),
+        });
         Ok(LiveMessage::Snapshot(Box::new(snapshot)))
     }
 
@@ -253,8 +259,9 @@ impl Watcher {
                 // The connection is closed so that the browser asks the next server.
                 () = self.inner.stopping.cancelled() => return None,
             };
-            let sent_at = self.sent.as_ref()?.at;
-            tokio::time::sleep_until((sent_at + EVERY).max(Instant::now() + TOGETHER)).await;
+            let sent = self.sent.as_ref()?;
+            let next = sent.at + if sent.flood { EVERY_IN_FLOOD } else { EVERY };
+            tokio::time::sleep_until(next.max(Instant::now() + TOGETHER)).await;
             match self.patch(looked).await {
                 Ok(Some(patch)) => return Some(LiveMessage::Patch(Box::new(patch))),
                 Ok(None) => {}
@@ -273,7 +280,7 @@ impl Watcher {
             let state = self.channel.state();
             (state.view.clone(), state.row_version, state.agent_zero_ms)
         };
-        let Some(sent) = &self.sent else { return Ok(None) };
+        let Some(sent) = &mut self.sent else { return Ok(None) };
         let row_changed = row_version != sent.row_version;
         let published = published.filter(|view| view.pos >= sent.view.pos);
         let (row, view) = if row_changed || (looked && published.is_none()) {
@@ -286,41 +293,33 @@ impl Watcher {
                 None => return Ok(None),
             }
         };
-        let news = view.pos > sent.view.pos;
-        if !news && !row_changed && row.as_ref().is_none_or(|row| !row.status.is_final()) {
-            return Ok(None);
-        }
         let now_ms = now_ms();
-        let patch = ViewPatch::between(&sent.view, &view);
-        let tail = if view.rows > sent.view.rows { Some(self.tail(sent.view.rows, view.rows).await?) } else { None };
         let build = match row {
-            Some(row) => {
-                self.over = row.status.is_final();
-                Some(read::detail_of(&self.inner, row, &view, now_ms).await?)
-            }
+            Some(row) => Some(read::detail_of(&self.inner, row, &view, now_ms).await?),
             None => None,
         };
-        self.sent = Some(Sent { view, row_version, at: Instant::now() });
+        sent.row_version = row_version;
+        // A waiting build's place and reason are in no event: they are found by looking.
+        let build = build.filter(|build| build.head != sent.head || view.pos > sent.view.pos);
+        if build.is_none() && view.pos <= sent.view.pos {
+            return Ok(None);
+        }
+        let patch = ViewPatch::between(&sent.view, &view);
+        let (from, total) = (sent.view.rows, view.rows);
+        let at_hand = if total > from { self.channel.state().tail.rows(from, total) } else { None };
+        let tail = match at_hand {
+            None if total > from => Some(read::last_rows(&self.inner, &self.id, from, total).await?),
+            at_hand => at_hand,
+        };
+        if let Some(build) = &build {
+            self.over = build.head.status.is_final();
+            sent.head = build.head.clone();
+        }
+        sent.view = view;
+        sent.flood = tail.as_ref().is_some_and(|tail| tail.rows.len() > FLOOD_ROWS);
+        sent.at = Instant::now();
         let agent_now_ms = agent_zero_ms.filter(|_| !self.over).map(|zero| now_ms - zero);
         Ok(Some(LivePatch { now_ms, agent_now_ms, build, view: patch, tail }))
-    }
-
-    /// The last rows of `[from, total)`, from memory where they are there.
-    async fn tail(&self, from: u64, total: u64) -> Result<RowsPage> {
-        let first = from.max(total.saturating_sub(TAIL_ROWS));
-        let at_hand = {
-            let state = self.channel.state();
-            (state.tail.end_row >= total).then(|| state.tail.rows(first)).flatten()
-        };
-        let mut rows = match at_hand {
-            Some(rows) => rows,
-            None => {
-                read::rows_of(&self.inner, &self.id, first, total - first).await.map_err(|e| of_store("build", e))?
-            }
-        };
-        // What was published meanwhile belongs to the next message.
-        rows.truncate((total - first) as usize);
-        Ok(RowsPage { first, rows, total })
     }
 }
 
@@ -337,29 +336,51 @@ mod tests {
         EventKind::Lines(kiops_events::LineText { place, first: 1, at_ms: 0, text: text.into(), cut: vec![] })
     }
 
-    fn texts(rows: Option<Vec<Row>>) -> Option<Vec<String>> {
-        rows.map(|rows| rows.into_iter().map(|r| r.text).collect())
+    /// First row, and the texts from there.
+    fn texts(tail: &Tail, from: u64, total: u64) -> Option<(u64, Vec<String>)> {
+        tail.rows(from, total).map(|page| (page.first, page.rows.into_iter().map(|r| r.text).collect()))
+    }
+
+    fn own(first: u64, texts: &[&str]) -> Option<(u64, Vec<String>)> {
+        Some((first, texts.iter().map(|t| (*t).to_owned()).collect()))
     }
 
     #[test]
     fn a_tail_holds_enough_and_not_much_more() {
         let mut tail = Tail::default();
-        tail.push(10, vec![note("a"), lines("b\nc\nd"), EventKind::Unknown]);
-        assert_eq!((tail.first_row, tail.end_row), (10, 14));
-        assert_eq!(texts(tail.rows(10)), Some(vec!["a".into(), "b".into(), "c".into(), "d".into()]));
-        assert_eq!(texts(tail.rows(12)), Some(vec!["c".into(), "d".into()]));
-        assert_eq!(texts(tail.rows(14)), Some(vec![]));
-        assert_eq!(tail.rows(9), None);
+        tail.push(10, &[note("a"), lines("b\nc\nd"), EventKind::Unknown]);
+        assert_eq!((tail.begin_row, tail.end_row), (10, 14));
+        assert_eq!(texts(&tail, 10, 14), own(10, &["a", "b", "c", "d"]));
+        assert_eq!(texts(&tail, 12, 14), own(12, &["c", "d"]));
+        assert_eq!(texts(&tail, 12, 13), own(12, &["c"]), "what a view does not know yet");
+        assert_eq!(texts(&tail, 14, 14), own(14, &[]));
+        assert_eq!((texts(&tail, 9, 14), texts(&tail, 12, 15)), (None, None), "not at hand");
         let many = vec!["x"; 300].join("\n");
         for i in 0..10 {
-            tail.push(14 + i * 300, vec![lines(&many)]);
+            tail.push(14 + i * 300, &[lines(&many)]);
         }
         assert_eq!(tail.end_row, 14 + 3000);
-        assert!(tail.end_row - tail.first_row >= TAIL_ROWS);
-        assert!(tail.events.len() <= 2);
+        assert_eq!(tail.last.rows.len(), TAIL_ROWS as usize);
+        let page = tail.rows(100, 3014).unwrap();
+        assert_eq!((page.first, page.rows.len()), (3014 - TAIL_ROWS, TAIL_ROWS as usize));
+        let flood = vec!["y"; 2 * TAIL_ROWS as usize].join("\n");
+        tail.push(3014, &[lines(&flood), note("z")]);
+        assert_eq!(tail.last.first + TAIL_ROWS, tail.end_row);
+        assert_eq!(tail.last.rows.back().unwrap().text, "z");
         // After a gap it begins anew.
-        tail.push(9000, vec![note("z")]);
-        assert_eq!((tail.first_row, tail.end_row, tail.events.len()), (9000, 9001, 1));
+        tail.push(9000, &[note("z")]);
+        assert_eq!((tail.begin_row, tail.end_row, tail.last.rows.len()), (9000, 9001, 1));
+    }
+
+    #[test]
+    fn long_lines_make_a_tail_short() {
+        let mut tail = Tail::default();
+        let long = vec!["x".repeat(60_000); 100].join("\n");
+        tail.push(0, &[lines(&long), note("end")]);
+        let page = tail.rows(0, 101).unwrap();
+        assert_eq!(page.first + page.rows.len() as u64, 101);
+        assert!(page.rows.len() > 20 && page.rows.iter().map(row_bytes).sum::<usize>() <= TAIL_BYTES);
+        assert_eq!((page.rows[0].text.len(), page.rows[0].whole_bytes), (ROW_BYTES, Some(60_000)));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `reconcile` | whatever died is found again: at the start, and every few seconds |
 //! | `live` | who watches a build is told what changed |
 //! | `read` | what pages and scripts ask for |
+//! | `retain` | logs that have grown old go |
 //!
 //! What never enters: SQL, HTTP, and how an agent is run.
 
@@ -21,6 +22,7 @@ mod queue;
 pub mod read;
 mod reconcile;
 mod redact;
+pub mod retain;
 mod spec;
 mod start;
 mod sync_points;
@@ -32,9 +34,10 @@ use crate::secrets::Sealer;
 use crate::store::{SharedStore, StoreError};
 use async_trait::async_trait;
 use follow::Control;
-use kiops_app::backend::Caller;
+use kiops_app::backend::{AsShown, Caller};
 use kiops_app::error::Result;
 use kiops_app::model::*;
+use kiops_events::Row;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -105,6 +108,8 @@ struct Inner {
     wake: Notify,
     /// One entry a build that a task of this process follows.
     running: Mutex<HashMap<BuildId, watch::Sender<Control>>>,
+    /// Held by whoever releases finished builds: one at a time.
+    releasing: Arc<tokio::sync::Mutex<()>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     sync: SyncPoints,
@@ -145,6 +150,7 @@ impl Builds {
             wake: Notify::new(),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
+            releasing: Arc::default(),
             tasks: TaskTracker::new(),
             sync: SyncPoints::from_env(),
         };
@@ -196,7 +202,18 @@ impl kiops_app::backend::Builds for Builds {
         read::rows(&self.inner, &caller.org_id, id, first, count).await
     }
 
-    async fn search(&self, caller: &Caller, id: &BuildId, text: &str, from: u64) -> Result<Option<SearchHit>> {
-        read::search(&self.inner, &caller.org_id, id, text, from).await
+    async fn row(&self, caller: &Caller, id: &BuildId, row: u64) -> Result<Row> {
+        read::row(&self.inner, &caller.org_id, id, row).await
+    }
+
+    async fn search(
+        &self,
+        caller: &Caller,
+        id: &BuildId,
+        text: &str,
+        from: u64,
+        shown: &AsShown,
+    ) -> Result<Option<SearchHit>> {
+        read::search(&self.inner, &caller.org_id, id, text, from, shown).await
     }
 }

@@ -7,21 +7,23 @@ use crate::problems::{internal, of_store};
 use crate::store::{BuildRow, LogEntry, StoreError};
 use bytes::Bytes;
 use futures::Stream;
-use kiops_app::backend::Caller;
+use kiops_app::backend::{AsShown, Caller};
 use kiops_app::error::{Problem, Result};
 use kiops_app::model::*;
 use kiops_events::rows::write_rows;
 use kiops_events::view::StepView;
 use kiops_events::{BuildView, EventKind, Row};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub const DEFAULT_PAGE: u32 = 20;
 pub const MAX_PAGE: u32 = 100;
+/// Who stands further back in a service's queue is not told when it may begin.
+const MOST_AHEAD: u32 = 20;
 /// Payload read from the store at once while a log is streamed.
 const STREAM_BYTES: u64 = 512 * 1024;
-/// Rows that a search looks through at once.
-const SEARCH_ROWS: u64 = 5_000;
 pub const MAX_SEARCH_BYTES: usize = 200;
 /// A follower that was not told looks itself.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -44,7 +46,7 @@ pub(super) async fn detail(inner: &Inner, org: &OrgId, id: &BuildId) -> Result<B
 }
 
 pub(super) async fn detail_of(inner: &Inner, row: BuildRow, view: &BuildView, now_ms: i64) -> Result<BuildDetail> {
-    let (log_verified, diagnosis) = (row.log_verified, row.diagnosis.clone());
+    let (log_verified, log_removed_at, diagnosis) = (row.log_verified, row.log_removed_at, row.diagnosis.clone());
     let zero_ms = row.started_at.unwrap_or(now_ms);
     let head = whole_head(inner, row).await.map_err(|e| of_store("build", e))?;
     let step = |step: &StepView| StepSummary {
@@ -59,6 +61,7 @@ pub(super) async fn detail_of(inner: &Inner, row: BuildRow, view: &BuildView, no
         steps: view.steps.iter().map(step).collect(),
         cached_steps: view.cached_steps(),
         log_verified,
+        log_removed_at,
         diagnosis,
     })
 }
@@ -81,6 +84,7 @@ pub fn head(row: BuildRow, expected_duration_ms: Option<i64>) -> BuildHead {
         cancel_requested_at: row.cancel_requested_at,
         queue_position: None,
         queue_reason: None,
+        expected_start_at: None,
         image_tag: row.image_tag,
         digest: row.digest,
         image_size_bytes: row.image_size_bytes,
@@ -98,11 +102,12 @@ async fn whole_head(inner: &Inner, row: BuildRow) -> Result<BuildHead, StoreErro
         true => None,
         false => inner.store.expected_duration_ms(&row.service_id).await?,
     };
-    with_place(inner, head(row, expected)).await
+    let org = row.org_id.clone();
+    with_place(inner, &org, head(row, expected)).await
 }
 
 /// Fills in where a waiting build stands and what it waits for.
-async fn with_place(inner: &Inner, mut head: BuildHead) -> Result<BuildHead, StoreError> {
+async fn with_place(inner: &Inner, org: &OrgId, mut head: BuildHead) -> Result<BuildHead, StoreError> {
     if head.status != BuildStatus::Queued {
         return Ok(head);
     }
@@ -121,7 +126,26 @@ async fn with_place(inner: &Inner, mut head: BuildHead) -> Result<BuildHead, Sto
     };
     head.queue_position = Some(place.position);
     head.queue_reason = reason.map(str::to_owned);
+    if let (Some("service_busy"), Some(expected)) = (reason, head.expected_duration_ms) {
+        let ahead = HistoryQuery {
+            status: Some(StatusFilter::InProgress),
+            before: Some(head.number),
+            ..HistoryQuery::default()
+        };
+        let ahead = inner.store.history(org, &head.service_id, &ahead, MOST_AHEAD).await?;
+        if ahead.len() <= MOST_AHEAD as usize {
+            head.expected_start_at = expected_start(ahead.iter().map(|row| row.started_at), expected, now_ms());
+        }
+    }
     Ok(head)
+}
+
+/// When the builds ahead of one, of the same service, are done if each takes as long as usual. Nobody knows before one of
+/// them has started, nor once that one takes longer than usual.
+fn expected_start(ahead: impl Iterator<Item = Option<i64>>, expected_ms: i64, now_ms: i64) -> Option<i64> {
+    let (started, waiting): (Vec<_>, Vec<_>) = ahead.partition(Option::is_some);
+    let ends = started.into_iter().flatten().max()? + expected_ms;
+    (ends > now_ms).then(|| ends + waiting.len() as i64 * expected_ms)
 }
 
 impl Builds {
@@ -177,7 +201,7 @@ pub(super) async fn history(
     let mut builds = Vec::with_capacity(rows.len());
     for row in rows {
         let expected = expected.filter(|_| !row.status.is_final());
-        builds.push(with_place(inner, head(row, expected)).await.map_err(|e| of_store("build", e))?);
+        builds.push(with_place(inner, org, head(row, expected)).await.map_err(|e| of_store("build", e))?);
     }
     let (has_older, has_newer) = if backwards {
         (query.after.is_some_and(|after| after > 0), further)
@@ -187,52 +211,105 @@ pub(super) async fn history(
     Ok(HistoryPage { builds, has_older, has_newer, now_ms: now_ms() })
 }
 
-pub(super) async fn last_rows(inner: &Inner, id: &BuildId, total: u64) -> Result<RowsPage> {
-    let first = total.saturating_sub(TAIL_ROWS);
-    let rows = rows_of(inner, id, first, total - first).await.map_err(|e| of_store("build", e))?;
-    Ok(RowsPage { first, rows, total })
+/// The end of a log that has `total` rows.
+pub(super) async fn last_rows(inner: &Inner, id: &BuildId, first: u64, total: u64) -> Result<RowsPage> {
+    let mut last = LastRows::default();
+    let rows = visit_rows(inner, id, first.max(total.saturating_sub(TAIL_ROWS)), total, |at, row| {
+        last.push(at, row);
+        ControlFlow::Continue(())
+    });
+    rows.await.map_err(|e| of_store("build", e))?;
+    Ok(RowsPage { first: if last.rows.is_empty() { total } else { last.first }, rows: last.rows.into(), total })
 }
 
 pub(super) async fn rows(inner: &Inner, org: &OrgId, id: &BuildId, first: u64, count: u64) -> Result<RowsPage> {
     let (_, view) = row_and_view(inner, org, id).await?;
     let first = first.min(view.rows);
-    let count = count.min(MAX_RANGE_ROWS).min(view.rows - first);
-    let rows = rows_of(inner, id, first, count).await.map_err(|e| of_store("build", e))?;
+    let end = first + count.min(MAX_RANGE_ROWS).min(view.rows - first);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let read = visit_rows(inner, id, first, end, |_, mut row| {
+        row.shorten(ROW_BYTES);
+        bytes += row_bytes(&row);
+        rows.push(row);
+        if bytes < MAX_RANGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    read.await.map_err(|e| of_store("build", e))?;
     Ok(RowsPage { first, rows, total: view.rows })
 }
 
-/// Rows of `[first, first + count)`, as many of them as there are.
-pub(super) async fn rows_of(inner: &Inner, id: &BuildId, first: u64, count: u64) -> Result<Vec<Row>, StoreError> {
-    let end = first.saturating_add(count);
-    let mut rows = Vec::new();
-    let mut from = first;
-    // Logs of very long lines come in parts.
-    while from < end {
-        let pieces = inner.store.log_by_row(id, from, end - from).await?;
-        let before = rows.len();
-        for piece in &pieces {
+pub(super) async fn row(inner: &Inner, org: &OrgId, id: &BuildId, row: u64) -> Result<Row> {
+    let (_, view) = row_and_view(inner, org, id).await?;
+    let mut found = None;
+    let end = row.saturating_add(1).min(view.rows);
+    let read = visit_rows(inner, id, row, end, |_, row| {
+        found = Some(row);
+        ControlFlow::Break(())
+    });
+    read.await.map_err(|e| of_store("build", e))?;
+    found.ok_or_else(|| Problem::not_found("row"))
+}
+
+/// The last rows of a log, as many as one message may hold.
+#[derive(Default)]
+pub(super) struct LastRows {
+    pub first: u64,
+    pub rows: VecDeque<Row>,
+    bytes: usize,
+}
+
+impl LastRows {
+    /// The row at `at`; one that does not follow begins anew.
+    pub fn push(&mut self, at: u64, mut row: Row) {
+        if at != self.first + self.rows.len() as u64 || self.rows.is_empty() {
+            *self = Self { first: at, ..Self::default() };
+        }
+        row.shorten(ROW_BYTES);
+        self.bytes += row_bytes(&row);
+        self.rows.push_back(row);
+        while self.rows.len() > TAIL_ROWS as usize || (self.bytes > TAIL_BYTES && self.rows.len() > 1) {
+            self.bytes -= self.rows.pop_front().as_ref().map_or(0, row_bytes);
+            self.first += 1;
+        }
+    }
+}
+
+/// Shows the rows of `[first, end)`, as many of them as there are, until `see` has seen enough. The log is read piece by
+/// piece: however long its lines are, memory holds one piece.
+async fn visit_rows(
+    inner: &Inner,
+    id: &BuildId,
+    first: u64,
+    end: u64,
+    mut see: impl FnMut(u64, Row) -> ControlFlow<()> + Send,
+) -> Result<(), StoreError> {
+    let mut next = first;
+    while next < end {
+        let from = next;
+        for piece in inner.store.log_by_row(id, from, end - from).await? {
             let mut at = piece.first_row;
             for entry in &piece.entries {
                 let entry_end = at + entry.rows;
-                if entry_end > from && at < end {
-                    let kind = kind_of(entry);
-                    let mut row_at = at;
-                    write_rows(&kind, |row| {
-                        if (from..end).contains(&row_at) {
-                            rows.push(row);
+                if entry_end > next && at < end {
+                    let mut flow = ControlFlow::Continue(());
+                    write_rows(&kind_of(entry), |row| {
+                        if (next..end).contains(&at) && flow.is_continue() {
+                            flow = see(at, row);
                         }
-                        row_at += 1;
+                        at += 1;
                     });
+                    if flow.is_break() {
+                        return Ok(());
+                    }
+                    next = entry_end.min(end);
                 }
                 at = entry_end;
             }
         }
-        if rows.len() == before {
+        if next == from {
             break;
         }
-        from = first + rows.len() as u64;
     }
-    Ok(rows)
+    Ok(())
 }
 
 pub(super) async fn search(
@@ -241,24 +318,28 @@ pub(super) async fn search(
     id: &BuildId,
     text: &str,
     from: u64,
+    shown: &AsShown,
 ) -> Result<Option<SearchHit>> {
     if text.len() > MAX_SEARCH_BYTES {
         return Err(Problem::invalid("too_long", "text"));
     }
     let wanted = text.to_lowercase();
     let (_, view) = row_and_view(inner, org, id).await?;
-    let mut at = from;
-    while !wanted.is_empty() && at < view.rows {
-        let rows = rows_of(inner, id, at, SEARCH_ROWS).await.map_err(|e| of_store("build", e))?;
-        if rows.is_empty() {
-            break;
-        }
-        if let Some(i) = rows.iter().position(|row| row.text.to_lowercase().contains(&wanted)) {
-            return Ok(Some(SearchHit { row: at + i as u64 }));
-        }
-        at += rows.len() as u64;
+    let mut hit = None;
+    if wanted.is_empty() {
+        return Ok(hit);
     }
-    Ok(None)
+    let holds = |row: &Row| shown(row).to_lowercase().contains(&wanted);
+    let read = visit_rows(inner, id, from, view.rows, |at, mut row| {
+        if !holds(&row) {
+            return ControlFlow::Continue(());
+        }
+        row.shorten(ROW_BYTES);
+        hit = Some(SearchHit { row: at, beyond: row.whole_bytes.is_some() && !holds(&row) });
+        ControlFlow::Break(())
+    });
+    read.await.map_err(|e| of_store("build", e))?;
+    Ok(hit)
 }
 
 /// Where a stream through a log stands.
@@ -381,6 +462,19 @@ mod tests {
             ("https://evilgithub.com/a", None),
         ] {
             assert_eq!(commit_url(url, "c0").as_deref(), page, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_waiting_build_starts_when_those_ahead_are_done() {
+        for (ahead, expected) in [
+            (vec![Some(1_000)], Some(61_000)),
+            (vec![None, None, Some(1_000)], Some(181_000)),
+            (vec![Some(-70_000)], None),
+            (vec![None], None),
+            (vec![], None),
+        ] {
+            assert_eq!(expected_start(ahead.iter().copied(), 60_000, 5_000), expected, "{ahead:?}");
         }
     }
 

@@ -22,6 +22,7 @@ pub(super) async fn take_up(inner: &Arc<Inner>) {
     // Beside the queue: killing a stubborn process takes its time, and nobody waits for it.
     let tidy = inner.clone();
     inner.tasks.spawn(async move {
+        let _one = tidy.releasing.lock().await;
         release_finished(&tidy).await;
         release_orphans(&tidy).await;
     });
@@ -75,7 +76,14 @@ pub(super) async fn sweep(inner: &Arc<Inner>) {
         }
     }
     adopt(inner, Adopt::Expired).await;
-    release_finished(inner).await;
+    // Beside the queue: a stubborn process must not keep leases from being renewed.
+    if let Ok(one) = inner.releasing.clone().try_lock_owned() {
+        let inner = inner.clone();
+        inner.tasks.clone().spawn(async move {
+            release_finished(&inner).await;
+            drop(one);
+        });
+    }
 }
 
 async fn release_finished(inner: &Arc<Inner>) {

@@ -46,8 +46,13 @@ impl Secrets {
 
 /// The tag of this attempt's image.
 pub fn tag(row: &BuildRow, view: &BuildView) -> String {
-    let pushed_before =
-        view.notes.iter().any(|n| n.code == RETRIED && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
+    // Of the note that began this very attempt: who was killed between that note and the attempt settles the one before.
+    let begins_this =
+        |n: &kiops_events::view::NoteView| n.args.get("attempt").is_some_and(|a| *a == row.attempt.to_string());
+    let pushed_before = view
+        .notes
+        .iter()
+        .any(|n| n.code == RETRIED && begins_this(n) && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
     image_tag(&row.branch, row.number, &row.commit, pushed_before.then_some(row.attempt))
 }
 
@@ -84,6 +89,7 @@ pub fn start_spec(
             commit: row.commit.clone(),
             reference: full_reference(&row.branch),
             submodules: true,
+            addresses: Default::default(),
         },
         dockerfile: match &snapshot.settings.dockerfile {
             DockerfileChoice::Auto => DockerfileSpec::Auto,
@@ -99,7 +105,7 @@ pub fn start_spec(
             no_cache: snapshot.settings.no_cache,
             mount_namespace: format!("{}-{}", row.service_id, snapshot.cache_generation),
         },
-        // The runner alone knows its paths.
+        // The runner alone knows its paths, and what its agents may reach.
         buildkit: BuildkitSpec {
             buildkitd: nowhere(),
             buildctl: nowhere(),
@@ -186,6 +192,7 @@ mod tests {
             failure_code: None,
             diagnosis: None,
             log_verified: None,
+            log_removed_at: None,
             snapshot: crate::store::BuildSnapshot {
                 git_url: "https://git.example.com/a/b".into(),
                 git_secret: Some(SecretId::from_random([1; ID_LETTERS])),
@@ -197,6 +204,7 @@ mod tests {
                     username: "robot".into(),
                     has_password: true,
                     plain_http: true,
+                    version: 1,
                 },
                 registry_secret: None,
                 settings: BuildSettings { no_cache: true, ..BuildSettings::default() },
@@ -250,12 +258,14 @@ mod tests {
     fn a_tag_says_when_an_earlier_attempt_may_have_pushed() {
         let retried = |began: &str| {
             let mut view = BuildView::default();
-            let args = BTreeMap::from([(PUSH_BEGAN.to_owned(), began.to_owned())]);
+            let args = [(PUSH_BEGAN, began), ("attempt", "2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
             view.apply(1, 1, 0, &EventKind::Note { code: RETRIED.into(), args });
             view
         };
         assert_eq!(tag(&row("main", 1), &BuildView::default()), "main-7-0d4f1c2");
         assert_eq!(tag(&row("main", 2), &retried("false")), "main-7-0d4f1c2");
         assert_eq!(tag(&row("main", 2), &retried("true")), "main-7-0d4f1c2-r2");
+        // Killed between the note and the attempt that it announces.
+        assert_eq!(tag(&row("main", 1), &retried("true")), "main-7-0d4f1c2");
     }
 }

@@ -2,10 +2,12 @@
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
 use super::{Inner, spec};
+use crate::audit::changed;
 use crate::problems::{of_store, random};
-use crate::store::{AuditEntry, BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
+use crate::store::{BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
 use kiops_app::backend::Caller;
 use kiops_app::error::{Problem, ProblemStatus, Result};
+use kiops_app::format::memory;
 use kiops_app::model::*;
 use serde_json::json;
 
@@ -24,8 +26,8 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
     }
     if inner.disk.is_low() {
         return Err(Problem::new(ProblemStatus::Unavailable, "disk_low")
-            .with("free_bytes", inner.disk.free_bytes())
-            .with("needed_bytes", inner.disk.needed_bytes()));
+            .with("free", memory(inner.disk.free_bytes()))
+            .with("needed", memory(inner.disk.needed_bytes())));
     }
     let commit = match commit {
         Some(commit) => commit,
@@ -39,14 +41,14 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
         branch,
         commit,
         request_key,
-        snapshot: snapshot(inner, &service).await?,
+        snapshot: snapshot(&service),
     };
     let queued = inner.store.queue_build(&new).await.map_err(|e| of_store("service", e))?;
     if queued.created {
         inner.wake.notify_one();
         let detail =
             json!({ "service": service.id, "number": queued.number, "branch": new.branch, "commit": new.commit });
-        audit(inner, caller, "build.start", &queued.id, detail).await;
+        changed(&inner.store, caller, "build.start", queued.id.as_str(), detail).await;
     }
     Ok(Started { id: queued.id, number: queued.number })
 }
@@ -56,21 +58,16 @@ async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<Strin
     inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
 }
 
-async fn snapshot(inner: &Inner, service: &ServiceRow) -> Result<BuildSnapshot> {
-    // Nothing of an earlier build may be reused, and later ones must not go back behind this one.
-    let cache_generation = match service.settings.no_cache {
-        true => inner.store.raise_cache_generation(&service.id).await.map_err(|e| of_store("service", e))?,
-        false => service.cache_generation,
-    };
-    Ok(BuildSnapshot {
+fn snapshot(service: &ServiceRow) -> BuildSnapshot {
+    BuildSnapshot {
         git_url: service.git_url.clone(),
         git_secret: service.git_secret.clone(),
         registry: service.registry.clone(),
         registry_secret: service.registry_secret.clone(),
         settings: service.settings.clone(),
-        cache_generation,
+        cache_generation: service.cache_generation,
         resolved_profile: spec::resolve(service.settings.profile),
-    })
+    }
 }
 
 pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Result<()> {
@@ -85,15 +82,6 @@ pub(super) async fn cancel(inner: &Inner, caller: &Caller, id: &BuildId) -> Resu
             inner.hub.touch(id);
         }
     }
-    audit(inner, caller, "build.cancel", id, json!({})).await;
+    changed(&inner.store, caller, "build.cancel", id.as_str(), json!({})).await;
     Ok(())
-}
-
-/// What has been done is done: a line that is missing in the audit is said in the log and takes nothing back.
-async fn audit(inner: &Inner, caller: &Caller, action: &'static str, id: &BuildId, detail: serde_json::Value) {
-    let (org_id, user_id) = (&caller.org_id, Some(&caller.user_id));
-    let entry = AuditEntry { org_id, user_id, action, subject: id.as_str(), detail };
-    if let Err(error) = inner.store.audit(entry).await {
-        tracing::error!(build = %id, action, %error, "not written to the audit");
-    }
 }

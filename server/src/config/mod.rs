@@ -70,6 +70,14 @@ pub struct Config {
     #[arg(long, env = "KIOPS_LOG_CAP_BYTES", value_name = "BYTES", default_value = "268435456", value_parser = between::<u64>("KIOPS_LOG_CAP_BYTES", 65_536, u64::MAX))]
     pub log_cap_bytes: u64,
 
+    /// Days after which a finished build's log is removed; the build itself stays. 0 keeps logs for ever
+    #[arg(long, env = "KIOPS_RETENTION_DAYS", value_name = "DAYS", default_value = "90", value_parser = between::<u32>("KIOPS_RETENTION_DAYS", 0, 36_500))]
+    pub retention_days: u32,
+
+    /// Newest builds of each service that keep their logs, however old
+    #[arg(long, env = "KIOPS_RETENTION_BUILDS", value_name = "COUNT", default_value = "20", value_parser = between::<u32>("KIOPS_RETENTION_BUILDS", 0, 1_000_000))]
+    pub retention_builds: u32,
+
     /// Seconds that a finished build's agent waits for the server before it gives up
     #[arg(long, env = "KIOPS_HOLD_S", value_name = "SECONDS", default_value = "600", value_parser = between::<u64>("KIOPS_HOLD_S", 1, 86_400))]
     pub hold_s: u64,

@@ -1,5 +1,6 @@
 //! Reading single values: every refusal is a sentence that names the variable and what it should be.
 
+pub(crate) use kiops_events::address::split_host;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -74,21 +75,6 @@ pub(super) fn public_url(text: &str) -> Result<PublicUrl, String> {
     let authority = authority.strip_suffix(default_port).unwrap_or(authority);
     let host = split_host(authority).ok_or_else(bad)?.to_owned();
     Ok(PublicUrl { origin: format!("{scheme}://{authority}"), host })
-}
-
-/// The host of `host`, `host:port` or `[v6]:port`; none when it is not of that form.
-pub(crate) fn split_host(authority: &str) -> Option<&str> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if host.ends_with(']') || !host.contains(':') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let host_ok = match inner {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
-    };
-    let port_ok = port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok());
-    (host_ok && port_ok).then_some(host)
 }
 
 pub(super) fn host_and_port(name: &'static str, text: &str) -> Result<String, String> {

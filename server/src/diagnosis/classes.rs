@@ -15,13 +15,12 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
         "timeout" => TIMEOUT,
         "dockerfile_missing" | "dockerfile_case" | "dockerfile_outside" => DOCKERFILE,
         "daemon" | "node_setup" | "disk_full" | "agent" | "agent_lost" | "spool" | "agent_missing"
-        | "buildkit_missing" | "runner" => INFRASTRUCTURE,
+        | "buildkit_missing" | "runner" | "unreadable" => INFRASTRUCTURE,
         _ if code.starts_with("git_") => CLONE,
         _ if code.starts_with("push_") => PUSH,
         _ if end == End::Infrastructure => INFRASTRUCTURE,
         // The same trouble with a connection has another reader depending on whose connection it was.
         "tls" | "dns" | "network" | "rate_limited" => match phase {
-            Some(Phase::Checkout) => CLONE,
             Some(Phase::Push) => PUSH,
             _ => BUILD,
         },
@@ -31,12 +30,11 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
 
 pub fn actions(code: &str, group: &str) -> &'static [&'static str] {
     match code {
-        "git_auth" | "git_not_found" => &["source_settings"],
-        "git_ref" => &["rebuild"],
+        "git_auth" | "git_not_found" | "git_tls" => &["source_settings"],
+        "git_ref" | "git_dns" | "git_net" | "git_failed" => &["rebuild", "source_settings"],
         "push_auth" | "push_denied" | "push_404" | "push_quota" | "base_auth" => &["registry_settings"],
         "push_server" | "rate_limited" | "network" | "dns" => &["rebuild"],
         "push_immutable" => &["rebuild"],
-        "tls" if group == CLONE => &["source_settings"],
         "tls" if group == PUSH => &["registry_settings"],
         "oom" | "timeout" => &["build_settings", "rebuild"],
         _ if group == DOCKERFILE => &["build_settings"],

@@ -171,7 +171,10 @@ enum Kind {
 fn kind(step: &FailedStep) -> Kind {
     let name = step.name.as_str();
     let instruction = instruction(name);
-    if name.starts_with("exporting to ") || (name.starts_with("[auth]") && name.contains("push")) {
+    // The scope stands behind the repository: `[auth] team/push-service:pull token for …` is no push.
+    let pushes =
+        |auth: &str| auth.split(' ').next().and_then(|r| r.rsplit_once(':')).is_some_and(|(_, s)| s.contains("push"));
+    if name.starts_with("exporting to ") || name.strip_prefix("[auth] ").is_some_and(pushes) {
         Kind::Push
     } else if name.starts_with("[internal] load metadata for ") || name.starts_with("[auth]") {
         Kind::Base

@@ -419,9 +419,9 @@ fn what_the_agent_saw_itself_is_taken_as_it_is() {
     };
     for (code, phase, group, actions) in [
         ("git_auth", Phase::Checkout, "clone", vec!["source_settings"]),
-        ("git_ref", Phase::Checkout, "clone", vec!["rebuild"]),
-        ("tls", Phase::Checkout, "clone", vec!["source_settings"]),
-        ("network", Phase::Checkout, "clone", vec!["rebuild"]),
+        ("git_ref", Phase::Checkout, "clone", vec!["rebuild", "source_settings"]),
+        ("git_tls", Phase::Checkout, "clone", vec!["source_settings"]),
+        ("git_net", Phase::Checkout, "clone", vec!["rebuild", "source_settings"]),
         ("dockerfile_case", Phase::Preflight, "dockerfile_not_found", vec!["build_settings"]),
         ("disk_full", Phase::Checkout, "infrastructure", vec!["rebuild"]),
         ("daemon", Phase::Daemon, "infrastructure", vec!["rebuild"]),

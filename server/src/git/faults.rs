@@ -102,14 +102,14 @@ impl Fault {
         }
     }
 
-    /// As a person meets it, at the field that is about it.
-    pub fn problem(self, host: &str) -> Problem {
-        let problem = Problem::new(ProblemStatus::Upstream, self.code()).with("host", host);
+    /// As a person meets it, at the field that is about it. `stderr` is what Git said.
+    pub fn problem(self, host: &str, stderr: &str) -> Problem {
+        let problem = |fault: Self| Problem::new(ProblemStatus::Upstream, fault.code()).with("host", host);
         match self {
-            Self::Auth => problem.at("source.token"),
-            // What was asked for is not there; the host is fine.
-            Self::Ref => Problem::invalid(self.code(), "branch"),
-            _ => problem.at("source.url"),
+            Self::Auth => problem(self).at("source.token"),
+            // Nothing that is asked here names a ref: which one is missing is its caller's to say.
+            Self::Ref | Self::Other => problem(Self::Other).with("detail", safe_line(stderr)).at("source.url"),
+            _ => problem(self).at("source.url"),
         }
     }
 }
@@ -165,6 +165,13 @@ mod tests {
             (Fault::Other, "fatal: something new"),
         ] {
             assert_eq!(classify(text), fault, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_fault_has_its_words() {
+        for (fault, _) in TEXTS.into_iter().chain([(Fault::Other, &[][..])]) {
+            assert_eq!(kiops_app::locales::unmatched(&fault.problem("git.example", "fatal: x")), None, "{fault:?}");
         }
     }
 

@@ -11,12 +11,12 @@ mod faults;
 mod heads;
 mod listing;
 
-pub use address::{AddressPolicy, Refused};
+pub use address::AddressPolicy;
 
 use crate::builds::HeadOf;
 use crate::clock::now_ms;
 use crate::problems::internal;
-use address::Address;
+use address::{Address, Refused};
 use async_trait::async_trait;
 use command::{Capture, GitCommand};
 use credential::Credential;
@@ -66,6 +66,18 @@ impl Git {
         Ok(RepositoryCheck { default_branch, branches: listing.branches().count() as u32 })
     }
 
+    /// The branch that is built unless another is chosen: `wanted`, which must be there, or the one that HEAD names.
+    pub async fn default_branch(&self, remote: Remote<'_>, wanted: Option<&str>) -> Result<String> {
+        const FIELD: &str = "source.default_branch";
+        let full = wanted.map_or_else(|| "HEAD".to_owned(), full_name);
+        let listing = self.list(remote, &["--symref"], &["HEAD", "refs/heads/*", &full]).await?.listing;
+        match wanted {
+            Some(branch) if listing.commit(&full).is_some() => Ok(branch.to_owned()),
+            Some(branch) => Err(Problem::invalid(Fault::Ref.code(), FIELD).with("ref", branch)),
+            None => listing.default_branch().ok_or_else(|| Problem::invalid("required", FIELD)),
+        }
+    }
+
     /// All branches and tags: the default branch first, then branches by age of their head, then tags.
     pub async fn refs(&self, service: &ServiceId, remote: Remote<'_>, default_branch: &str) -> Result<RefList> {
         let found = self.list(remote, &["--heads", "--tags"], &[]).await?;
@@ -89,14 +101,13 @@ impl Git {
 
     /// The full hash that a branch, or a tag as `refs/tags/…`, names at this moment.
     pub async fn commit_of(&self, remote: Remote<'_>, branch: &str) -> Result<String> {
-        let (kind, full) = match branch.strip_prefix("refs/tags/") {
-            Some(_) => ("--tags", branch.to_owned()),
-            None => ("--heads", format!("refs/heads/{branch}")),
-        };
+        let full = full_name(branch);
+        let kind = if full.starts_with("refs/tags/") { "--tags" } else { "--heads" };
         // An annotated tag's commit is listed as a name of its own.
         let peeled = format!("{full}^{{}}");
         let listing = self.list(remote, &[kind], &[&full, &peeled]).await?.listing;
-        listing.commit(&full).map(str::to_owned).ok_or_else(|| Fault::Ref.problem("").with("ref", branch))
+        let missing = || Problem::invalid(Fault::Ref.code(), "branch").with("ref", branch);
+        listing.commit(&full).map(str::to_owned).ok_or_else(missing)
     }
 
     async fn list(&self, remote: Remote<'_>, options: &[&str], patterns: &[&str]) -> Result<Found> {
@@ -158,7 +169,7 @@ impl Git {
 
     async fn reachable(&self, url: &str) -> Result<Address> {
         Address::resolve(url, self.policy).await.map_err(|refused| match refused {
-            Refused::Unknown => Fault::Dns.problem(address::host_of(url)),
+            Refused::Unknown => Fault::Dns.problem(address::host_of(url), ""),
             Refused::Forbidden => Problem::invalid("address_refused", "source.url"),
         })
     }
@@ -167,7 +178,7 @@ impl Git {
         let _place = self.places.acquire().await.map_err(|e| internal("git's places", e))?;
         let host = command.host.clone();
         let output = command.run(time).await.map_err(|error| match error {
-            command::Broken::TooLong => Fault::Network.problem(&host),
+            command::Broken::TooLong => Fault::Network.problem(&host, ""),
             command::Broken::TooMuch => Problem::new(ProblemStatus::Upstream, "git_too_large").at("source.url"),
             command::Broken::Io(error) => internal("git could not be run", error),
         })?;
@@ -176,11 +187,13 @@ impl Git {
         }
         let fault = faults::classify(&output.stderr);
         tracing::debug!(code = fault.code(), "git: {}", faults::safe_line(&output.stderr));
-        Err(match fault {
-            Fault::Other => fault.problem(&host).with("detail", faults::safe_line(&output.stderr)),
-            fault => fault.problem(&host),
-        })
+        Err(fault.problem(&host, &output.stderr))
     }
+}
+
+/// As Git names it: a build is started with a branch's short name or a tag's full one.
+fn full_name(branch: &str) -> String {
+    if branch.starts_with("refs/tags/") { branch.to_owned() } else { format!("refs/heads/{branch}") }
 }
 
 /// A host's answer, and what the next question to it needs.

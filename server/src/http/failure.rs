@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use kiops_app::error::{Problem, ProblemStatus};
+use kiops_app::locales::unmatched;
 use serde::Serialize;
 use std::any::Any;
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub async fn in_words(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
     let mut response = next.run(request).await;
     let Some(Failure { status, problem }) = response.extensions_mut().remove::<Failure>() else { return response };
+    // Every test that meets a refusal holds it against its sentences.
+    debug_assert_eq!(unmatched(&problem), None);
     let mut told = if is_api(&uri) {
         let message = words::of_problem(lang, &problem);
         Json(Told { code: &problem.code, message, field: problem.field.as_deref() }).into_response()
@@ -118,6 +121,7 @@ pub async fn of_functions(request: Request, next: Next) -> Response {
     let (mut parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, MOST_PROBLEM).await.unwrap_or_default();
     if let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) {
+        debug_assert_eq!(unmatched(&problem), None);
         parts.status = Failure::from(problem).status;
     }
     Response::from_parts(parts, bytes.into())

@@ -11,7 +11,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::Limited;
 use kiops_app::error::{Problem, ProblemStatus};
-use kiops_app::model::{BuildId, ServiceId};
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
 
@@ -113,25 +112,12 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 /// The id in the address. What is none names nothing.
 pub struct Id<T>(pub T);
 
-/// What an id is of, for the reply that there is no such thing.
-pub trait Named {
-    const NAME: &str;
-}
-
-impl Named for ServiceId {
-    const NAME: &str = "service";
-}
-
-impl Named for BuildId {
-    const NAME: &str = "build";
-}
-
-impl<S: Send + Sync, T: FromStr + Named> FromRequestParts<S> for Id<T> {
+impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        text.parse().map(Self).map_err(|_| Problem::not_found(T::NAME).into())
+        text.parse().map(Self).map_err(|_| Problem::not_found().into())
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn missing(State(edge): State<Edge>, uri: Uri, request: Request) -> Re
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"));
     if is_api(&uri) || uri.path().starts_with(FUNCTIONS) || !wants_page || !request.method().is_safe() {
-        return Failure::from(Problem::not_found("route")).into_response();
+        return Failure::from(Problem::not_found()).into_response();
     }
     let options: LeptosOptions = edge.site.options.clone();
     let render = leptos_axum::render_app_async_with_context(context(&edge), move || shell(options.clone()));

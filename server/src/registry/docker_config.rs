@@ -33,6 +33,7 @@ mod tests {
             username: "acme".into(),
             has_password: true,
             plain_http: false,
+            version: 1,
         };
         let text = |r: &RegistryConfig, p| String::from_utf8(docker_config(r, p)).unwrap();
         assert_eq!(

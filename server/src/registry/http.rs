@@ -1,11 +1,12 @@
 //! HTTP as far as a registry needs it: small bodies, a time limit, and redirects that carry no login elsewhere.
 
 use super::RegistryError;
-use crate::outgoing::{HttpsClient, https_client};
+use crate::outgoing::{Forbidden, HttpsClient, https_client_within};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, HeaderMap, LOCATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
+use kiops_events::address::{AddressPolicy, host_and_port, literal};
 use std::error::Error;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -20,6 +21,7 @@ const REDIRECTS: usize = 4;
 pub struct Http {
     /// Made at the first use: reading the machine's certificates takes its time.
     client: OnceLock<Result<HttpsClient, String>>,
+    addresses: AddressPolicy,
 }
 
 pub struct Reply {
@@ -41,12 +43,13 @@ impl Reply {
 }
 
 impl Http {
-    pub fn new() -> Self {
-        Self { client: OnceLock::new() }
+    pub fn new(addresses: AddressPolicy) -> Self {
+        Self { client: OnceLock::new(), addresses }
     }
 
     fn client(&self) -> Result<&HttpsClient, RegistryError> {
-        self.client.get_or_init(https_client).as_ref().map_err(|e| RegistryError::Tls(e.clone()))
+        let client = self.client.get_or_init(|| https_client_within(self.addresses));
+        client.as_ref().map_err(|e| RegistryError::Tls(e.clone()))
     }
 
     pub async fn send(
@@ -90,6 +93,11 @@ impl Http {
     }
 
     async fn once(&self, method: Method, url: &str, headers: &HeaderMap, body: Bytes) -> Result<Reply, RegistryError> {
+        // Names are judged where they are looked up; what is no name is looked up nowhere.
+        let ip = host_and_port(url).and_then(|(host, _)| literal(&host));
+        if ip.is_some_and(|ip| !self.addresses.allows(ip)) {
+            return Err(RegistryError::Address);
+        }
         let mut request = Request::builder()
             .method(method)
             .uri(url)
@@ -122,7 +130,9 @@ fn classified(error: &(dyn Error + 'static)) -> RegistryError {
         }
         next = e.source();
     }
-    if is_tls(error) {
+    if is(error, &|e| e.is::<Forbidden>()) {
+        RegistryError::Address
+    } else if is(error, &|e| e.is::<rustls::Error>()) {
         RegistryError::Tls(text)
     } else if text.contains("dns error") {
         RegistryError::Dns(text)
@@ -132,7 +142,7 @@ fn classified(error: &(dyn Error + 'static)) -> RegistryError {
 }
 
 /// An IO error hides what it was made of from `source`, and they come one inside the other.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
+fn is(error: &(dyn Error + 'static), wanted: &dyn Fn(&(dyn Error + 'static)) -> bool) -> bool {
     let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || within.is_some_and(|e| is_tls(e)) || error.source().is_some_and(is_tls)
+    wanted(error) || within.is_some_and(|e| is(e, wanted)) || error.source().is_some_and(|e| is(e, wanted))
 }

@@ -15,6 +15,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WWW
 use hyper::{Method, StatusCode};
 use kiops_app::error::{Problem, ProblemStatus};
 use kiops_app::model::{DOCKER_HUB_HOST, RegistryConfig};
+use kiops_events::address::AddressPolicy;
 use parse::Challenge;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +41,10 @@ pub enum RegistryError {
     Network(String),
     #[error("the registry failed: {0}")]
     Server(String),
+    #[error("the registry takes no more requests for now: {0}")]
+    Busy(String),
+    #[error("the address may not be reached")]
+    Address,
 }
 
 impl RegistryError {
@@ -50,8 +55,10 @@ impl RegistryError {
             Self::NotARegistry(_) => "registry_not_a_registry",
             Self::Tls(_) => "tls",
             Self::Dns(_) => "dns",
-            // For whoever reads it the same: it does not answer as it should, now.
-            Self::Network(_) | Self::Server(_) => "network",
+            Self::Network(_) => "network",
+            Self::Server(_) => "registry_server",
+            Self::Busy(_) => "registry_busy",
+            Self::Address => "address_refused",
         }
     }
 
@@ -62,7 +69,10 @@ impl RegistryError {
             Self::Denied(_) => "registry_config.username",
             _ => "registry_config.url",
         };
-        Problem::new(ProblemStatus::Upstream, self.code()).with("host", host).at(field)
+        match self {
+            Self::Address => Problem::invalid(self.code(), field),
+            _ => Problem::new(ProblemStatus::Upstream, self.code()).with("host", host).at(field),
+        }
     }
 }
 
@@ -126,8 +136,9 @@ pub struct RegistryClient {
 }
 
 impl RegistryClient {
-    pub fn new() -> Self {
-        Self { http: Http::new() }
+    /// Whatever a registry leads to (redirects, token services) is asked within `addresses` only.
+    pub fn new(addresses: AddressPolicy) -> Self {
+        Self { http: Http::new(addresses) }
     }
 
     /// By tag or digest; none when there is no such image.
@@ -254,12 +265,6 @@ impl RegistryClient {
     }
 }
 
-impl Default for RegistryClient {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn succeeded(reply: Reply) -> Result<Reply> {
     match reply.status {
         s if s.is_success() => Ok(reply),
@@ -268,7 +273,31 @@ fn succeeded(reply: Reply) -> Result<Reply> {
         StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             Err(RegistryError::Denied(reply.summary()))
         }
-        s if s.is_server_error() || s == StatusCode::TOO_MANY_REQUESTS => Err(RegistryError::Server(reply.summary())),
+        StatusCode::TOO_MANY_REQUESTS => Err(RegistryError::Busy(reply.summary())),
+        s if s.is_server_error() => Err(RegistryError::Server(reply.summary())),
         _ => Err(RegistryError::NotARegistry(reply.summary())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_words() {
+        let said = String::new;
+        for error in [
+            RegistryError::Auth(said()),
+            RegistryError::Denied(said()),
+            RegistryError::NotARegistry(said()),
+            RegistryError::Tls(said()),
+            RegistryError::Dns(said()),
+            RegistryError::Network(said()),
+            RegistryError::Server(said()),
+            RegistryError::Busy(said()),
+            RegistryError::Address,
+        ] {
+            assert_eq!(kiops_app::locales::unmatched(&error.problem("registry.example")), None, "{error:?}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Tokens and passwords: sealed on their way into the store, opened for one use on the way out.
+//! Tokens and passwords: sealed on their way into the store, opened for one use on the way out, and gone when nothing
+//! needs them any more.
 
 use crate::problems::{internal, of_store, random};
 use crate::secrets::Sealer;
@@ -7,6 +8,11 @@ use kiops_app::backend::Caller;
 use kiops_app::error::Result;
 use kiops_app::model::SecretId;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Builds that end let go of what they were started with.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 #[derive(Clone)]
 pub struct Credentials {
@@ -19,16 +25,13 @@ impl Credentials {
         Self { store, sealer }
     }
 
-    /// Stores a value under a new id: what builds in the queue were started with stays readable for them.
-    pub async fn seal(&self, caller: &Caller, value: Option<&str>) -> Result<Option<SecretId>> {
+    /// A value under a new id, to be stored with what it belongs to: builds in the queue keep the one they were started
+    /// with.
+    pub fn seal(&self, caller: &Caller, value: Option<&str>) -> Result<Option<SecretRow>> {
         let Some(value) = value else { return Ok(None) };
         let id = SecretId::from_random(random());
-        let row = self
-            .sealer
-            .seal_row(id.clone(), &caller.org_id, &caller.user_id, value.as_bytes())
-            .map_err(|e| internal("sealing a secret", e))?;
-        self.store.put_secret(&row).await.map_err(|e| of_store("secret", e))?;
-        Ok(Some(id))
+        let row = self.sealer.seal_row(id, &caller.org_id, &caller.user_id, value.as_bytes());
+        row.map(Some).map_err(|e| internal("sealing a secret", e))
     }
 
     pub async fn open(&self, id: Option<&SecretId>) -> Result<Option<String>> {
@@ -41,5 +44,25 @@ impl Credentials {
         let opened = self.sealer.open_row(row)?;
         let text = opened.as_str().ok_or_else(|| anyhow::anyhow!("a stored secret is not text"))?;
         Ok(text.to_owned())
+    }
+
+    /// Deletes what was replaced or forgotten, as far as no build needs it any more.
+    pub async fn sweep_once(&self) {
+        match self.store.sweep_secrets().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "secrets that nothing needs any more are deleted"),
+            Err(error) => tracing::warn!("secrets that nothing needs any more could not be deleted: {error}"),
+        }
+    }
+
+    /// The same again and again, until the server ends.
+    pub async fn sweep(&self, shutdown: CancellationToken) {
+        loop {
+            self.sweep_once().await;
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! The demo's service: registered once, as the administrator, when there is none of its name. Later it follows the demo's
-//! servers, which move to other ports when theirs are taken.
+//! The demo's service: registered once, as the administrator, when there is none of its name. Its repository is not
+//! asked: the demo's host may come up after the server, and whoever wrote the file knows what is in it. Later the service
+//! follows the demo's servers, which move to other ports when theirs are taken.
 
 use super::LocalServices;
-use crate::store::{ServiceRow, Store};
+use crate::store::ServiceRow;
 use anyhow::{Context, Result, anyhow};
 use kiops_app::backend::{Caller, Services};
 use kiops_app::error::Problem;
@@ -10,16 +11,19 @@ use kiops_app::model::{NewService, SourceInput};
 use std::path::Path;
 
 /// `file` holds the body of `POST /api/v1/services`.
-pub async fn register_once(file: &Path, services: &LocalServices, caller: &Caller, store: &dyn Store) -> Result<()> {
+pub async fn register_once(file: &Path, services: &LocalServices, caller: &Caller) -> Result<()> {
     let shown = file.display();
     let text = tokio::fs::read(file).await.with_context(|| format!("KIOPS_DEMO_SERVICE: {shown} cannot be read"))?;
     // What is wrong with it is not repeated: it holds a token.
     let new: NewService = serde_json::from_slice(&text)
         .map_err(|e| anyhow!("KIOPS_DEMO_SERVICE: {shown} is not a service's JSON (line {})", e.line()))?;
     let name = new.name.clone();
-    let done = match store.service_by_name(&caller.org_id, name.trim()).await? {
+    let done = match services.store.service_by_name(&caller.org_id, name.trim()).await? {
         Some(row) => follow(row, new, services, caller).await,
-        None => services.register(caller, new).await.map(|id| tracing::info!("registered the service {name} as {id}")),
+        None => services
+            .register_unasked(caller, new)
+            .await
+            .map(|id| tracing::info!("registered the service {name} as {id}")),
     };
     if let Err(problem) = done {
         // The server is of use without it.
@@ -37,7 +41,7 @@ async fn follow(row: ServiceRow, new: NewService, services: &LocalServices, call
         let stored = services.credentials.open(row.git_secret.as_ref()).await?;
         if old != host || stored != token {
             tracing::info!("the service {} is fetched from {host} from now on", row.name);
-            let source = SourceInput::Git { url, token, default_branch: row.default_branch.clone() };
+            let source = SourceInput::Git { url, token, default_branch: row.default_branch.clone(), version: None };
             services.save_source(caller, &row.id, source).await?;
         }
     }

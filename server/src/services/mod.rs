@@ -3,7 +3,6 @@
 //!
 //! What never enters: how a build is made of a service's settings.
 
-mod audit;
 mod credentials;
 pub mod demo;
 mod system;
@@ -11,15 +10,15 @@ mod system;
 pub use credentials::Credentials;
 pub use system::LocalSystem;
 
+use crate::audit::changed;
 use crate::builds::Builds;
-use crate::git::{AddressPolicy, Git, Refused, Remote};
+use crate::git::{Git, Remote};
 use crate::problems::{of_store, random};
 use crate::registry::{RegistryClient, Repository};
-use crate::store::{NewServiceRow, ServiceRow, SharedStore, StoreError};
+use crate::store::{NewServiceRow, SecretChange, ServiceRow, SharedStore, SourceRow, StoreError};
 use async_trait::async_trait;
-use audit::changed;
 use kiops_app::backend::{Caller, Services};
-use kiops_app::error::{Problem, ProblemStatus, Result};
+use kiops_app::error::{Problem, Result};
 use kiops_app::model::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +29,6 @@ pub struct LocalServices {
     pub credentials: Credentials,
     pub git: Arc<Git>,
     pub registry: Arc<RegistryClient>,
-    pub addresses: AddressPolicy,
     pub builds: Builds,
 }
 
@@ -39,18 +37,48 @@ impl LocalServices {
         self.store.service(&caller.org_id, id).await.map_err(|e| of_store("service", e))
     }
 
-    /// The branch that HEAD names, where none was given.
-    async fn default_branch(&self, given: &str, url: &str, token: Option<&str>) -> Result<String> {
-        const FIELD: &str = "source.default_branch";
-        if !given.trim().is_empty() {
-            return ref_name(given, FIELD);
+    /// The branch that is built unless another is chosen. The repository is asked even where it is given: a wrong address
+    /// or token is to be told to whoever entered it, and not by the first build.
+    async fn default_branch(&self, given: Option<&str>, url: &str, token: Option<&str>) -> Result<String> {
+        self.git.default_branch(Remote { url, token }, given).await
+    }
+
+    /// Registers without asking the repository, where a branch is given: for one whose host may come up later.
+    pub async fn register_unasked(&self, caller: &Caller, new: NewService) -> Result<ServiceId> {
+        self.insert(caller, new, false).await
+    }
+
+    async fn insert(&self, caller: &Caller, new: NewService, ask: bool) -> Result<ServiceId> {
+        let name = service_name(&new.name)?;
+        let SourceInput::Git { url, token, default_branch, .. } = &new.source;
+        let url = git_url(url)?;
+        let token = git_token(token.as_deref())?.filter(|token| !token.is_empty());
+        let given = given_branch(default_branch)?;
+        let registry = new.registry_config.validate(false)?;
+        let settings = new.settings.map(|settings| settings.validate()).transpose()?.unwrap_or_default();
+        if self.store.service_by_name(&caller.org_id, &name).await.map_err(|e| of_store("service", e))?.is_some() {
+            return Err(Problem::conflict("name_taken").at("name"));
         }
-        let check = self.git.check(Remote { url, token }).await?;
-        if check.default_branch.is_empty() {
-            Err(Problem::invalid("required", FIELD))
-        } else {
-            Ok(check.default_branch)
-        }
+        let default_branch = match given {
+            Some(given) if !ask => given,
+            given => self.default_branch(given.as_deref(), &url, token).await?,
+        };
+        let row = NewServiceRow {
+            id: ServiceId::from_random(random()),
+            org_id: caller.org_id.clone(),
+            created_by: caller.user_id.clone(),
+            git_secret: self.credentials.seal(caller, token)?,
+            registry_secret: self.credentials.seal(caller, password_of(&new.registry_config, &registry))?,
+            name,
+            git_url: url,
+            default_branch,
+            registry,
+            settings,
+        };
+        self.store.insert_service(&row).await.map_err(|e| of_store("service", e))?;
+        changed(&self.store, caller, "service.register", row.id.as_str(), serde_json::json!({ "name": row.name }))
+            .await;
+        Ok(row.id)
     }
 
     /// The given token, or the stored one of this service where none was given.
@@ -60,21 +88,6 @@ impl LocalServices {
             (Some(token), _) => Ok(Some(token.to_owned())),
             (None, Some(row)) => self.credentials.open(row.git_secret.as_ref()).await,
             (None, None) => Ok(None),
-        }
-    }
-
-    /// Whether a registry's host may be asked at all.
-    async fn reachable(&self, registry: &RegistryConfig) -> Result<()> {
-        let (name, port) = match registry.host.rsplit_once(':') {
-            Some((name, port)) => (name, port.parse().unwrap_or(443)),
-            None => (registry.host.as_str(), 443),
-        };
-        match self.addresses.resolve(name, port).await {
-            Ok(_) => Ok(()),
-            Err(Refused::Forbidden) => Err(Problem::invalid("address_refused", "registry_config.url")),
-            Err(Refused::Unknown) => {
-                Err(Problem::new(ProblemStatus::Upstream, "dns").with("host", &registry.host).at("registry_config.url"))
-            }
         }
     }
 
@@ -106,8 +119,39 @@ fn git_token(token: Option<&str>) -> Result<Option<&str>> {
 
 const MAX_TOKEN_BYTES: usize = 4_096;
 
+/// None: whichever HEAD names.
+fn given_branch(given: &str) -> Result<Option<String>> {
+    (!given.trim().is_empty()).then(|| ref_name(given, "source.default_branch")).transpose()
+}
+
 fn source_of(row: &ServiceRow) -> Source {
-    Source { url: row.git_url.clone(), default_branch: row.default_branch.clone(), has_token: row.git_secret.is_some() }
+    Source {
+        url: row.git_url.clone(),
+        default_branch: row.default_branch.clone(),
+        has_token: row.git_secret.is_some(),
+        version: row.source_version,
+    }
+}
+
+/// A failed save, where a conflict means that somebody else was faster.
+fn not_saved(error: StoreError) -> Problem {
+    match error {
+        StoreError::Conflict => Problem::conflict("settings_conflict"),
+        error => of_store("service", error),
+    }
+}
+
+/// Whether the stored password may be used for what was entered: it must not be sent to another registry than the one it
+/// was entered for, nor in the clear when that was not said at the time.
+fn may_use_stored(entered: &RegistryConfig, stored: &RegistryConfig) -> Result<()> {
+    const FIELD: &str = "registry_config.password";
+    if entered.host != stored.host {
+        return Err(Problem::invalid("required", FIELD));
+    }
+    if entered.plain_http && !stored.plain_http {
+        return Err(Problem::invalid("password_for_plain_http", FIELD));
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -144,42 +188,12 @@ impl Services for LocalServices {
     }
 
     async fn register(&self, caller: &Caller, new: NewService) -> Result<ServiceId> {
-        let name = service_name(&new.name)?;
-        let SourceInput::Git { url, token, default_branch } = &new.source;
-        let url = git_url(url)?;
-        let token = git_token(token.as_deref())?.filter(|token| !token.is_empty());
-        let registry = new.registry_config.validate(false)?;
-        let settings = new.settings.map(|settings| settings.validate()).transpose()?.unwrap_or_default();
-        if self.store.service_by_name(&caller.org_id, &name).await.map_err(|e| of_store("service", e))?.is_some() {
-            return Err(Problem::conflict("name_taken").at("name"));
-        }
-        let default_branch = self.default_branch(default_branch, &url, token).await?;
-
-        let row = NewServiceRow {
-            id: ServiceId::from_random(random()),
-            org_id: caller.org_id.clone(),
-            created_by: caller.user_id.clone(),
-            git_secret: self.credentials.seal(caller, token).await?,
-            registry_secret: self.credentials.seal(caller, password_of(&new.registry_config, &registry)).await?,
-            name,
-            git_url: url,
-            default_branch,
-            registry,
-            settings,
-        };
-        self.store.insert_service(&row).await.map_err(|e| of_store("service", e))?;
-        changed(&self.store, caller, "service.register", row.id.as_str(), serde_json::json!({ "name": row.name }))
-            .await;
-        Ok(row.id)
+        self.insert(caller, new, true).await
     }
 
     async fn save_settings(&self, caller: &Caller, id: &ServiceId, input: SettingsInput) -> Result<BuildSettings> {
         let settings = input.validate()?;
-        let saved =
-            self.store.save_settings(&caller.org_id, id, &settings, input.version).await.map_err(|e| match e {
-                StoreError::Conflict => Problem::conflict("settings_conflict"),
-                error => of_store("service", error),
-            })?;
+        let saved = self.store.save_settings(&caller.org_id, id, &settings, input.version).await.map_err(not_saved)?;
         let detail = serde_json::to_value(&saved).unwrap_or_default();
         changed(&self.store, caller, "service.settings", id.as_str(), detail).await;
         Ok(saved)
@@ -187,49 +201,64 @@ impl Services for LocalServices {
 
     async fn save_registry(&self, caller: &Caller, id: &ServiceId, input: RegistryInput) -> Result<RegistryConfig> {
         let row = self.row(caller, id).await?;
-        let registry = input.validate(row.registry_secret.is_some())?;
+        let mut registry = input.validate(row.registry_secret.is_some())?;
+        if input.version().is_some_and(|version| version != row.registry.version) {
+            return Err(not_saved(StoreError::Conflict));
+        }
         if row.build_count > 0 && registry.image_name != row.registry.image_name {
             return Err(Problem::conflict("image_name_fixed").at("registry_config.image_name"));
         }
-        let secret = match password_of(&input, &registry) {
-            Some(password) => self.credentials.seal(caller, Some(password)).await?,
-            // A stored password must not be sent to another registry than the one it was entered for.
-            None if registry.has_password && registry.host != row.registry.host => {
-                return Err(Problem::invalid("required", "registry_config.password"));
+        let given = self.credentials.seal(caller, password_of(&input, &registry))?;
+        let secret = match &given {
+            Some(given) => SecretChange::Replace(given),
+            None if registry.has_password => {
+                may_use_stored(&registry, &row.registry)?;
+                SecretChange::Keep
             }
-            None => row.registry_secret.filter(|_| registry.has_password),
+            None => SecretChange::Forget,
         };
-        self.store
-            .save_registry(&caller.org_id, id, &registry, secret.as_ref())
-            .await
-            .map_err(|e| of_store("service", e))?;
+        // Also where no version was sent: what was judged above is what is changed.
+        let version = input.version().or(matches!(secret, SecretChange::Keep).then_some(row.registry.version));
+        registry.version =
+            self.store.save_registry(&caller.org_id, id, &registry, secret, version).await.map_err(not_saved)?;
         let detail = serde_json::json!({ "repository": registry.repository(), "username": registry.username });
         changed(&self.store, caller, "service.registry", id.as_str(), detail).await;
+        self.credentials.sweep_once().await;
         Ok(registry)
     }
 
     async fn save_source(&self, caller: &Caller, id: &ServiceId, input: SourceInput) -> Result<Source> {
         let row = self.row(caller, id).await?;
-        let SourceInput::Git { url, token, default_branch } = input;
+        let SourceInput::Git { url, token, default_branch, version } = input;
         let url = git_url(&url)?;
         let given = git_token(token.as_deref())?;
+        let branch = given_branch(&default_branch)?;
+        if version.is_some_and(|version| version != row.source_version) {
+            return Err(not_saved(StoreError::Conflict));
+        }
         // Nor a stored token to another host.
         if given.is_none() && row.git_secret.is_some() && authority(&url) != authority(&row.git_url) {
             return Err(Problem::invalid("required", "source.token"));
         }
-        let token = self.token_for(given, Some(&row)).await?;
-        let default_branch = self.default_branch(&default_branch, &url, token.as_deref()).await?;
-        let secret = match given {
-            Some(given) => self.credentials.seal(caller, Some(given).filter(|token| !token.is_empty())).await?,
-            None => row.git_secret,
+        // To take a token away nobody else's consent is needed.
+        let only_forgets = given == Some("") && url == row.git_url && branch.as_ref() == Some(&row.default_branch);
+        let default_branch = if only_forgets {
+            row.default_branch
+        } else {
+            let token = self.token_for(given, Some(&row)).await?;
+            self.default_branch(branch.as_deref(), &url, token.as_deref()).await?
         };
-        self.store
-            .save_source(&caller.org_id, id, &url, &default_branch, secret.as_ref())
-            .await
-            .map_err(|e| of_store("service", e))?;
+        let sealed = self.credentials.seal(caller, given.filter(|token| !token.is_empty()))?;
+        let secret = if given.is_some() { SecretChange::to(sealed.as_ref()) } else { SecretChange::Keep };
+        let source = SourceRow { git_url: &url, default_branch: &default_branch, secret };
+        // Also where no version was sent: what was judged above is what is changed.
+        let version = version.or(given.is_none().then_some(row.source_version));
+        let version = self.store.save_source(&caller.org_id, id, source, version).await.map_err(not_saved)?;
         let detail = serde_json::json!({ "url": url, "default_branch": default_branch });
         changed(&self.store, caller, "service.source", id.as_str(), detail).await;
-        Ok(Source { url, default_branch, has_token: secret.is_some() })
+        self.credentials.sweep_once().await;
+        let has_token = if given.is_some() { sealed.is_some() } else { row.git_secret.is_some() };
+        Ok(Source { url, default_branch, has_token, version })
     }
 
     async fn check_repository(
@@ -256,13 +285,12 @@ impl Services for LocalServices {
         };
         let stored = row.filter(|row| row.registry_secret.is_some());
         let registry = input.validate(stored.is_some())?;
-        self.reachable(&registry).await?;
         let password = match (password_of(&input, &registry), stored) {
             (Some(password), _) => Some(password.to_owned()),
-            (None, Some(row)) if registry.has_password && row.registry.host == registry.host => {
+            (None, Some(row)) if registry.has_password => {
+                may_use_stored(&registry, &row.registry)?;
                 self.credentials.open(row.registry_secret.as_ref()).await?
             }
-            (None, _) if registry.has_password => return Err(Problem::invalid("required", "registry_config.password")),
             (None, _) => None,
         };
         let repository = Repository::of(&registry, password.as_deref());

@@ -1,6 +1,6 @@
 //! The state of the whole installation.
 
-use super::audit::changed;
+use crate::audit::changed;
 use crate::builds::Builds;
 use crate::disk::Disk;
 use crate::problems::of_store;

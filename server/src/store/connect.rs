@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 /// Where the database is. Neither `Debug` nor `Display` shows a password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(Place);
+pub struct DatabaseUrl(pub(super) Place);
 
 #[derive(Clone, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Sqlite(PathBuf),
     Postgres(String),
 }

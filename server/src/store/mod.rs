@@ -6,9 +6,11 @@
 mod connect;
 pub mod log;
 mod postgres;
+mod sole;
 mod sqlite;
 
 pub use connect::{BadDatabaseUrl, DatabaseUrl, open};
+pub use sole::Sole;
 
 use async_trait::async_trait;
 use kiops_app::model::{
@@ -71,9 +73,11 @@ pub struct ServiceRow {
     pub git_url: String,
     pub default_branch: String,
     pub git_secret: Option<SecretId>,
+    /// Counts the saves of what stands above.
+    pub source_version: i64,
+    /// `registry.version` counts the saves, as that of the settings does.
     pub registry: RegistryConfig,
     pub registry_secret: Option<SecretId>,
-    /// `settings.version` counts the saves.
     pub settings: BuildSettings,
     /// Raised by a No Cache build: cache mounts of earlier generations are not seen again.
     pub cache_generation: i64,
@@ -89,10 +93,34 @@ pub struct NewServiceRow {
     pub name: String,
     pub git_url: String,
     pub default_branch: String,
-    pub git_secret: Option<SecretId>,
+    /// Stored with the service or not at all.
+    pub git_secret: Option<SecretRow>,
     pub registry: RegistryConfig,
-    pub registry_secret: Option<SecretId>,
+    pub registry_secret: Option<SecretRow>,
     pub settings: BuildSettings,
+}
+
+/// Where a service's sources are, as it is saved.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceRow<'a> {
+    pub git_url: &'a str,
+    pub default_branch: &'a str,
+    pub secret: SecretChange<'a>,
+}
+
+/// What a save does with the secret that belongs to what is saved.
+#[derive(Clone, Copy, Debug)]
+pub enum SecretChange<'a> {
+    Keep,
+    Forget,
+    Replace(&'a SecretRow),
+}
+
+impl<'a> SecretChange<'a> {
+    /// The new one, or none at all.
+    pub fn to(secret: Option<&'a SecretRow>) -> Self {
+        secret.map_or(Self::Forget, Self::Replace)
+    }
 }
 
 /// A secret as stored: sealed elsewhere, opaque here.
@@ -113,6 +141,7 @@ pub struct BuildSnapshot {
     pub registry: RegistryConfig,
     pub registry_secret: Option<SecretId>,
     pub settings: BuildSettings,
+    /// Given by the store when the build is queued.
     pub cache_generation: i64,
     pub resolved_profile: Profile,
 }
@@ -159,6 +188,8 @@ pub struct BuildRow {
     pub failure_code: Option<String>,
     pub diagnosis: Option<Diagnosis>,
     pub log_verified: Option<bool>,
+    /// When its log had grown too old to be kept.
+    pub log_removed_at: Option<i64>,
     pub snapshot: BuildSnapshot,
 }
 
@@ -253,6 +284,14 @@ pub struct QueuePlace {
     pub service_busy: bool,
 }
 
+/// Which logs of finished builds are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub days: u32,
+    /// Of each service so many of the newest builds keep theirs, however old.
+    pub newest: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct AuditEntry<'a> {
     pub org_id: &'a OrgId,
@@ -274,6 +313,7 @@ pub trait Store: Send + Sync {
     async fn set_queue_paused(&self, paused: bool) -> Result<()>;
     async fn administrator(&self) -> Result<UserRow>;
     async fn user_by_name(&self, name: &str) -> Result<Option<UserRow>>;
+    /// Ends the user's sessions and open link as well: they were given for the password before.
     async fn set_password_hash(&self, user: &UserId, hash: &str) -> Result<()>;
     /// Replaces every earlier link of this user.
     async fn put_setup_link(&self, user: &UserId, token_hash: &str, expires_at: i64) -> Result<()>;
@@ -287,9 +327,10 @@ pub trait Store: Send + Sync {
     async fn audit(&self, entry: AuditEntry<'_>) -> Result<()>;
 
     // Secrets and services.
-    async fn put_secret(&self, secret: &SecretRow) -> Result<()>;
     async fn secret(&self, id: &SecretId) -> Result<SecretRow>;
-    /// `Taken("name")` or `Taken("image")`.
+    /// Deletes what neither a service nor a build that is not over names; how many.
+    async fn sweep_secrets(&self) -> Result<u64>;
+    /// With its secrets. `Taken("name")` or `Taken("image")`.
     async fn insert_service(&self, service: &NewServiceRow) -> Result<()>;
     async fn service(&self, org: &OrgId, id: &ServiceId) -> Result<ServiceRow>;
     async fn service_by_name(&self, org: &OrgId, name: &str) -> Result<Option<ServiceRow>>;
@@ -303,25 +344,27 @@ pub trait Store: Send + Sync {
         settings: &BuildSettings,
         expected_version: Option<i64>,
     ) -> Result<BuildSettings>;
+    /// The same for the registry and its secret; gives the new version.
     async fn save_registry(
         &self,
         org: &OrgId,
         id: &ServiceId,
         registry: &RegistryConfig,
-        secret: Option<&SecretId>,
-    ) -> Result<()>;
+        secret: SecretChange<'_>,
+        expected_version: Option<i64>,
+    ) -> Result<i64>;
+    /// The same for the source and its secret; gives the new version.
     async fn save_source(
         &self,
         org: &OrgId,
         id: &ServiceId,
-        git_url: &str,
-        default_branch: &str,
-        secret: Option<&SecretId>,
-    ) -> Result<()>;
-    async fn raise_cache_generation(&self, id: &ServiceId) -> Result<i64>;
+        source: SourceRow<'_>,
+        expected_version: Option<i64>,
+    ) -> Result<i64>;
 
     // Builds as people see them.
-    /// Gives the number and appends the first note in one transaction.
+    /// Gives the number and appends the first note in one transaction. `Conflict` when a secret that the snapshot names
+    /// was replaced meanwhile.
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild>;
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow>;
     /// Newest first, the page next to `before` or `after` (with both: between them, next to `after`). Up to `limit + 1` rows: the one too many says that there is
@@ -368,6 +411,9 @@ pub trait Store: Send + Sync {
     async fn log_by_row(&self, id: &BuildId, first_row: u64, count: u64) -> Result<Vec<LogPiece>>;
     /// Pieces that hold entries after `pos`, in order, at most about `max_bytes` of payload (at least one piece).
     async fn log_after(&self, id: &BuildId, pos: u64, max_bytes: u64) -> Result<Vec<LogPiece>>;
+    /// Removes one slice of one log that is older than it is kept, and gives its build; none when nothing is left to do.
+    /// From the first slice on the log is one note that says so; the build's row stays.
+    async fn remove_old_log(&self, retention: Retention) -> Result<Option<BuildId>>;
 
     /// Ends open connections and, for SQLite, folds the write-ahead log in.
     async fn close(&self);

@@ -37,8 +37,8 @@ macro_rules! select_builds {
         concat!(
             "SELECT b.id, b.org_id, b.service_id, b.number, b.branch, b.commit_hash, b.status, b.attempt, b.queued_at, \
              b.started_at, b.finished_at, b.cancel_requested_at, b.lease_epoch, b.image_tag, b.digest, \
-             b.image_size_bytes, b.failure_code, b.diagnosis, b.log_verified, b.snapshot, u.name AS created_by_name \
-             FROM ",
+             b.image_size_bytes, b.failure_code, b.diagnosis, b.log_verified, b.log_removed_at, b.snapshot, \
+             u.name AS created_by_name FROM ",
             $builds,
             "JOIN users u ON u.id = b.created_by ",
             $($rest),+
@@ -49,8 +49,8 @@ macro_rules! select_builds {
 macro_rules! select_services {
     ($($rest:expr),+ $(,)?) => {
         concat!(
-            "SELECT id, org_id, name, git_url, default_branch, git_secret, registry, registry_secret, settings, \
-             settings_version, cache_generation, build_count, created_at FROM services ",
+            "SELECT id, org_id, name, git_url, default_branch, git_secret, source_version, registry, registry_secret, \
+             registry_version, settings, settings_version, cache_generation, build_count, created_at FROM services ",
             $($rest),+
         )
     };
@@ -66,6 +66,9 @@ macro_rules! select_users {
 const MAX_READ_BYTES: i64 = 8 << 20;
 /// Rows of several kilobytes each: one read never gives more pieces than this.
 const MAX_READ_PIECES: i64 = 512;
+/// Pieces that one transaction deletes: nobody who writes waits longer than for a log's own append.
+const REMOVED_AT_ONCE: i64 = 32;
+const DAY_MS: i64 = 86_400_000;
 
 #[async_trait]
 impl Store for Engine {
@@ -141,20 +144,27 @@ impl Store for Engine {
             .execute(tx.conn())
             .await?;
         one(done.rows_affected())?;
+        for other in ["DELETE FROM sessions WHERE user_id = $1", "DELETE FROM setup_links WHERE user_id = $1"] {
+            sqlx::query(other).bind(user.as_str()).execute(tx.conn()).await?;
+        }
         tx.commit().await
     }
 
     async fn put_setup_link(&self, user: &UserId, token_hash: &str, expires_at: i64) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query(
-            "INSERT INTO setup_links (user_id, token_hash, expires_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (user_id) DO UPDATE SET token_hash = excluded.token_hash, expires_at = excluded.expires_at",
-        )
+        // The server itself makes it, so nobody stands as its maker.
+        let done = sqlx::query(concat!(
+            "INSERT INTO setup_links (user_id, org_id, token_hash, created_at, expires_at) SELECT u.id, u.org_id, $2, ",
+            now!(),
+            ", $3 FROM users u WHERE u.id = $1 ON CONFLICT (user_id) DO UPDATE SET token_hash = excluded.token_hash, \
+             created_at = excluded.created_at, expires_at = excluded.expires_at"
+        ))
         .bind(user.as_str())
         .bind(token_hash)
         .bind(expires_at)
         .execute(tx.conn())
         .await?;
+        one(done.rows_affected())?;
         tx.commit().await
     }
 
@@ -193,16 +203,18 @@ impl Store for Engine {
 
     async fn put_session(&self, user: &UserId, token_hash: &str, expires_at: i64) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query(concat!(
-            "INSERT INTO sessions (token_hash, user_id, created_at, expires_at) VALUES ($1, $2, ",
+        let done = sqlx::query(concat!(
+            "INSERT INTO sessions (token_hash, user_id, org_id, created_by, created_at, expires_at) \
+             SELECT $1, u.id, u.org_id, u.id, ",
             now!(),
-            ", $3)"
+            ", $3 FROM users u WHERE u.id = $2"
         ))
         .bind(token_hash)
         .bind(user.as_str())
         .bind(expires_at)
         .execute(tx.conn())
         .await?;
+        one(done.rows_affected())?;
         tx.commit().await
     }
 
@@ -247,23 +259,6 @@ impl Store for Engine {
         tx.commit().await
     }
 
-    async fn put_secret(&self, secret: &SecretRow) -> Result<()> {
-        let mut tx = self.write(Priority::People).await?;
-        sqlx::query(concat!(
-            "INSERT INTO secrets (id, org_id, created_by, key_id, sealed, created_at) VALUES ($1, $2, $3, $4, $5, ",
-            now!(),
-            ")"
-        ))
-        .bind(secret.id.as_str())
-        .bind(secret.org_id.as_str())
-        .bind(secret.created_by.as_str())
-        .bind(&secret.key_id)
-        .bind(&secret.sealed)
-        .execute(tx.conn())
-        .await?;
-        tx.commit().await
-    }
-
     async fn secret(&self, id: &SecretId) -> Result<SecretRow> {
         let row = sqlx::query("SELECT id, org_id, created_by, key_id, sealed FROM secrets WHERE id = $1")
             .bind(id.as_str())
@@ -278,8 +273,42 @@ impl Store for Engine {
         })
     }
 
+    async fn sweep_secrets(&self) -> Result<u64> {
+        let mut tx = self.write(Priority::Logs).await?;
+        // Locked first and looked for in builds afterwards: whoever queues a build locks its secrets too, so either the
+        // build is seen here or the secret is missed there.
+        let loose: Vec<String> = sqlx::query_scalar(concat!(
+            "SELECT s.id FROM secrets s WHERE NOT EXISTS \
+             (SELECT 1 FROM services v WHERE v.git_secret = s.id OR v.registry_secret = s.id) ORDER BY s.id",
+            for_update!()
+        ))
+        .fetch_all(tx.conn())
+        .await?;
+        if loose.is_empty() {
+            return Ok(0);
+        }
+        let open: Vec<String> = sqlx::query_scalar(concat!(
+            "SELECT o.snapshot FROM ",
+            builds_by!("o", "builds_open"),
+            "WHERE o.finished_at IS NULL"
+        ))
+        .fetch_all(tx.conn())
+        .await?;
+        let mut swept = 0;
+        // As text: a snapshot that this program cannot read keeps its secrets as well.
+        for id in loose.iter().filter(|id| !open.iter().any(|snapshot| snapshot.contains(id.as_str()))) {
+            swept +=
+                sqlx::query("DELETE FROM secrets WHERE id = $1").bind(id).execute(tx.conn()).await?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(swept)
+    }
+
     async fn insert_service(&self, service: &NewServiceRow) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
+        for secret in service.git_secret.iter().chain(&service.registry_secret) {
+            insert_secret(tx.conn(), secret).await?;
+        }
         sqlx::query(concat!(
             "INSERT INTO services (id, org_id, created_by, name, git_url, default_branch, git_secret, registry, \
              registry_secret, image_repository, settings, settings_version, created_at) \
@@ -293,9 +322,9 @@ impl Store for Engine {
         .bind(&service.name)
         .bind(&service.git_url)
         .bind(&service.default_branch)
-        .bind(service.git_secret.as_ref().map(SecretId::as_str))
+        .bind(service.git_secret.as_ref().map(|secret| secret.id.as_str()))
         .bind(json(&service.registry)?)
-        .bind(service.registry_secret.as_ref().map(SecretId::as_str))
+        .bind(service.registry_secret.as_ref().map(|secret| secret.id.as_str()))
         .bind(image_repository(&service.registry))
         .bind(json(&service.settings)?)
         .bind(service.settings.version)
@@ -329,7 +358,7 @@ impl Store for Engine {
     async fn services(&self, org: &OrgId) -> Result<Vec<ServiceRow>> {
         let rows =
             sqlx::query(select_services!("WHERE org_id = $1")).bind(org.as_str()).fetch_all(&self.readers).await?;
-        let mut services = rows.iter().map(service_row).collect::<Result<Vec<_>>>()?;
+        let mut services = readable(&rows, service_row);
         // Here and not in SQL: the two engines do not order names alike.
         services.sort_by_cached_key(|s| (s.name.to_lowercase(), s.name.clone()));
         Ok(services)
@@ -370,83 +399,103 @@ impl Store for Engine {
         org: &OrgId,
         id: &ServiceId,
         registry: &RegistryConfig,
-        secret: Option<&SecretId>,
-    ) -> Result<()> {
+        secret: SecretChange<'_>,
+        expected_version: Option<i64>,
+    ) -> Result<i64> {
         let mut tx = self.write(Priority::People).await?;
-        let done = sqlx::query(
-            "UPDATE services SET registry = $3, registry_secret = $4, image_repository = $5 \
-             WHERE id = $1 AND org_id = $2",
-        )
+        let stored = sqlx::query(concat!(
+            "SELECT registry_version AS version, registry_secret AS secret FROM services WHERE id = $1 AND org_id = $2",
+            for_update!()
+        ))
         .bind(id.as_str())
         .bind(org.as_str())
+        .fetch_one(tx.conn())
+        .await?;
+        let version = next_version(&stored, expected_version)?;
+        let secret = changed_secret(tx.conn(), &stored, secret).await?;
+        sqlx::query(
+            "UPDATE services SET registry = $2, registry_secret = $3, image_repository = $4, registry_version = $5 \
+             WHERE id = $1",
+        )
+        .bind(id.as_str())
         .bind(json(registry)?)
-        .bind(secret.map(SecretId::as_str))
+        .bind(secret)
         .bind(image_repository(registry))
+        .bind(version)
         .execute(tx.conn())
         .await
         .map_err(taken)?;
-        one(done.rows_affected())?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(version)
     }
 
     async fn save_source(
         &self,
         org: &OrgId,
         id: &ServiceId,
-        git_url: &str,
-        default_branch: &str,
-        secret: Option<&SecretId>,
-    ) -> Result<()> {
+        source: SourceRow<'_>,
+        expected_version: Option<i64>,
+    ) -> Result<i64> {
         let mut tx = self.write(Priority::People).await?;
-        let done = sqlx::query(
-            "UPDATE services SET git_url = $3, default_branch = $4, git_secret = $5 WHERE id = $1 AND org_id = $2",
-        )
+        let stored = sqlx::query(concat!(
+            "SELECT source_version AS version, git_secret AS secret FROM services WHERE id = $1 AND org_id = $2",
+            for_update!()
+        ))
         .bind(id.as_str())
         .bind(org.as_str())
-        .bind(git_url)
-        .bind(default_branch)
-        .bind(secret.map(SecretId::as_str))
-        .execute(tx.conn())
-        .await?;
-        one(done.rows_affected())?;
-        tx.commit().await
-    }
-
-    async fn raise_cache_generation(&self, id: &ServiceId) -> Result<i64> {
-        let mut tx = self.write(Priority::People).await?;
-        let generation = sqlx::query_scalar(
-            "UPDATE services SET cache_generation = cache_generation + 1 WHERE id = $1 RETURNING cache_generation",
-        )
-        .bind(id.as_str())
         .fetch_one(tx.conn())
         .await?;
+        let version = next_version(&stored, expected_version)?;
+        let secret = changed_secret(tx.conn(), &stored, source.secret).await?;
+        sqlx::query(
+            "UPDATE services SET git_url = $2, default_branch = $3, git_secret = $4, source_version = $5 WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .bind(source.git_url)
+        .bind(source.default_branch)
+        .bind(secret)
+        .bind(version)
+        .execute(tx.conn())
+        .await?;
         tx.commit().await?;
-        Ok(generation)
+        Ok(version)
     }
 
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild> {
         let mut tx = self.write(Priority::People).await?;
         // Counting first locks the service: two clicks of the same key cannot both find nothing.
         let row = sqlx::query(concat!(
-            "UPDATE services SET build_count = build_count + 1 WHERE id = $1 AND org_id = $2 RETURNING build_count, ",
+            "UPDATE services SET build_count = build_count + 1, cache_generation = cache_generation + $3 \
+             WHERE id = $1 AND org_id = $2 RETURNING build_count, cache_generation, ",
             now!(),
             " AS now"
         ))
         .bind(build.service_id.as_str())
         .bind(build.org_id.as_str())
+        // Nothing of an earlier build may be reused, and later ones must not go back behind this one.
+        .bind(i64::from(build.snapshot.settings.no_cache))
         .fetch_one(tx.conn())
         .await?;
         let (number, now): (i64, i64) = (get(&row, "build_count")?, get(&row, "now")?);
+        let snapshot = BuildSnapshot { cache_generation: get(&row, "cache_generation")?, ..build.snapshot.clone() };
         if let Some(key) = &build.request_key {
             let first = sqlx::query("SELECT id, number FROM builds WHERE service_id = $1 AND request_key = $2")
                 .bind(build.service_id.as_str())
                 .bind(key)
                 .fetch_optional(tx.conn())
                 .await?;
-            // Without a commit the number is not used up.
+            // Without a commit neither the number nor the generation is used up.
             if let Some(row) = first {
                 return Ok(QueuedBuild { id: id_of(&row, "id")?, number: get(&row, "number")?, created: false });
             }
+        }
+        let secrets = [&build.snapshot.git_secret, &build.snapshot.registry_secret];
+        for secret in secrets.into_iter().flatten() {
+            sqlx::query(concat!("SELECT id FROM secrets WHERE id = $1", for_update!()))
+                .bind(secret.as_str())
+                .fetch_optional(tx.conn())
+                .await?
+                .ok_or(StoreError::Conflict)?;
         }
         sqlx::query(
             "INSERT INTO builds (id, org_id, created_by, service_id, number, branch, commit_hash, request_key, status, \
@@ -461,7 +510,7 @@ impl Store for Engine {
         .bind(&build.commit)
         .bind(&build.request_key)
         .bind(now)
-        .bind(json(&build.snapshot)?)
+        .bind(json(&snapshot)?)
         .execute(tx.conn())
         .await?;
         sqlx::query(
@@ -497,41 +546,19 @@ impl Store for Engine {
         if query.branch.as_deref().is_some_and(cannot_be_stored) {
             return Ok(Vec::new());
         }
-        let in_progress = query.status == Some(StatusFilter::InProgress);
-        let mut sql = QueryBuilder::<Db>::new(if in_progress {
-            select_builds!(from builds_by!("b", "builds_open"), "")
-        } else {
-            select_builds!("")
-        });
-        // A value and not a condition on each row: guesses about conditions lead PostgreSQL away from the ordered index.
-        sql.push("WHERE b.service_id = (SELECT id FROM services WHERE id = ").push_bind(service.as_str());
-        sql.push(" AND org_id = ").push_bind(org.as_str()).push(")");
-        // Spelled out and not bound: a condition of an index must be seen when the statement is planned.
-        sql.push(match query.status {
-            None => "",
-            Some(StatusFilter::InProgress) => " AND b.finished_at IS NULL",
-            Some(StatusFilter::Success) => " AND b.status = 'success'",
-            Some(StatusFilter::Failure) => " AND b.status = 'failure'",
-            Some(StatusFilter::Cancelled) => " AND b.status = 'cancelled'",
-        });
-        if let Some(branch) = &query.branch {
-            // The few that are open are looked through; most builds of a branch are over, and its index holds them all.
-            sql.push(if in_progress { " AND b.branch || '' = " } else { " AND b.branch = " })
-                .push_bind(branch.as_str());
-        }
-        if let Some(before) = query.before {
-            sql.push(" AND b.number < ").push_bind(before);
-        }
-        // On the way back the page next to `after` is wanted, not the newest one.
-        let forward = query.after.is_some();
-        if let Some(after) = query.after {
-            sql.push(" AND b.number > ").push_bind(after);
-        }
-        sql.push(if forward { " ORDER BY b.number ASC LIMIT " } else { " ORDER BY b.number DESC LIMIT " });
-        sql.push_bind(i64::from(limit) + 1);
-        let rows = sql.build().fetch_all(&self.readers).await?;
-        let mut builds = rows.iter().map(build_row).collect::<Result<Vec<_>>>()?;
-        if forward {
+        let wanted = limit as usize + 1;
+        let mut asked = wanted;
+        let mut builds = loop {
+            let rows = self.history_rows(org, service, query, asked).await?;
+            let builds = readable(&rows, build_row);
+            // One that cannot be read must not look like the end of the history.
+            if builds.len() >= wanted || rows.len() < asked {
+                break builds;
+            }
+            asked += rows.len() - builds.len();
+        };
+        builds.truncate(wanted);
+        if query.after.is_some() {
             builds.reverse();
         }
         Ok(builds)
@@ -554,7 +581,7 @@ impl Store for Engine {
         .bind(org.as_str())
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(build_row).collect()
+        Ok(readable(&rows, build_row))
     }
 
     async fn expected_duration_ms(&self, service: &ServiceId) -> Result<Option<i64>> {
@@ -678,20 +705,33 @@ impl Store for Engine {
         if running >= i64::from(limit) {
             return Ok(None);
         }
-        // A build that is being cancelled at this moment is locked and passed over.
-        let next: Option<String> = sqlx::query_scalar(concat!(
-            "SELECT q.id FROM ",
-            builds_by!("q", "builds_queue"),
-            "WHERE q.status = 'queued' AND NOT EXISTS (SELECT 1 FROM ",
-            builds_by!("r", "builds_running"),
-            "WHERE r.service_id = q.service_id AND r.status IN ",
-            running!(),
-            ") ORDER BY q.queued_at, q.number, q.id LIMIT 1",
-            for_update_skip_locked!()
-        ))
-        .fetch_optional(tx.conn())
-        .await?;
-        let Some(id) = next else { return Ok(None) };
+        let mut after = (i64::MIN, 0_i64, String::new());
+        let id = loop {
+            // A build that is being cancelled at this moment is locked and passed over.
+            let next = sqlx::query(concat!(
+                "SELECT q.id, q.queued_at, q.number FROM ",
+                builds_by!("q", "builds_queue"),
+                "WHERE q.status = 'queued' AND (q.queued_at, q.number, q.id) > ($1, $2, $3) AND NOT EXISTS \
+                 (SELECT 1 FROM ",
+                builds_by!("r", "builds_running"),
+                "WHERE r.service_id = q.service_id AND r.status IN ",
+                running!(),
+                ") ORDER BY q.queued_at, q.number, q.id LIMIT 1",
+                for_update_skip_locked!()
+            ))
+            .bind(after.0)
+            .bind(after.1)
+            .bind(&after.2)
+            .fetch_optional(tx.conn())
+            .await?;
+            let Some(next) = next else { return Ok(None) };
+            let id: String = get(&next, "id")?;
+            // One that cannot be read would stand before all others for ever.
+            if readable_row(&build_row_by_id(tx.conn(), &id).await?, build_row).is_some() {
+                break id;
+            }
+            after = (get(&next, "queued_at")?, get(&next, "number")?, id);
+        };
         sqlx::query(concat!(
             "UPDATE builds SET status = 'starting', started_at = ",
             now!(),
@@ -727,6 +767,9 @@ impl Store for Engine {
         .await?;
         let mut adopted = Vec::with_capacity(orphans.len());
         for id in &orphans {
+            if readable_row(&build_row_by_id(tx.conn(), id).await?, build_row).is_none() {
+                continue;
+            }
             sqlx::query(concat!(
                 "UPDATE builds SET lease_owner = $2, lease_epoch = lease_epoch + 1, lease_until = ",
                 now!(),
@@ -774,7 +817,7 @@ impl Store for Engine {
         .await?;
         let held = sqlx::query(HELD).bind(owner).fetch_all(tx.conn()).await?;
         tx.commit().await?;
-        held.iter().map(build_row).collect()
+        Ok(readable(&held, build_row))
     }
 
     async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()> {
@@ -875,7 +918,7 @@ impl Store for Engine {
         ))
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(|row| Ok((id_of(row, "id")?, get::<i64>(row, "attempt")? as u32))).collect()
+        Ok(readable(&rows, |row| Ok((id_of(row, "id")?, get::<i64>(row, "attempt")? as u32))))
     }
 
     async fn mark_released(&self, id: &BuildId) -> Result<()> {
@@ -925,7 +968,8 @@ impl Store for Engine {
              FROM (SELECT first_pos, payload_bytes FROM log_pieces WHERE build_id = $1 AND row_count > 0 \
              AND first_row >= COALESCE((SELECT first_row FROM log_pieces WHERE build_id = $1 AND row_count > 0 \
              AND first_row <= $2 ORDER BY first_row DESC LIMIT 1), 0) \
-             AND first_row < $3 ORDER BY first_row LIMIT $4) AS near) \
+             AND first_row < $3 AND first_pos >= (SELECT log_from FROM build_progress WHERE build_id = $1) \
+             ORDER BY first_row LIMIT $4) AS near) \
              SELECT p.first_row, p.body FROM wanted w JOIN log_pieces p \
              ON p.build_id = $1 AND p.first_pos = w.first_pos WHERE w.bytes_before < $5 AND p.first_row + p.row_count > $2 \
              ORDER BY p.first_pos",
@@ -947,6 +991,7 @@ impl Store for Engine {
              FROM (SELECT first_pos, payload_bytes FROM log_pieces WHERE build_id = $1 AND last_pos > $2 \
              AND first_pos >= COALESCE((SELECT first_pos FROM log_pieces WHERE build_id = $1 \
              AND first_pos <= $2 + 1 ORDER BY first_pos DESC LIMIT 1), 0) \
+             AND first_pos >= (SELECT log_from FROM build_progress WHERE build_id = $1) \
              ORDER BY first_pos LIMIT $3) AS near) \
              SELECT p.first_row, p.body FROM wanted w JOIN log_pieces p \
              ON p.build_id = $1 AND p.first_pos = w.first_pos WHERE w.bytes_before < $4 ORDER BY p.first_pos",
@@ -960,8 +1005,110 @@ impl Store for Engine {
         rows.iter().map(log_piece).collect()
     }
 
+    async fn remove_old_log(&self, retention: Retention) -> Result<Option<BuildId>> {
+        let mut tx = self.write(Priority::Logs).await?;
+        let begun: Option<String> = sqlx::query_scalar(concat!(
+            "SELECT l.id FROM ",
+            builds_by!("l", "builds_losing_log"),
+            "WHERE l.log_removed_at IS NOT NULL AND l.log_kept = 1 ORDER BY l.log_removed_at LIMIT 1",
+            for_update_skip_locked!()
+        ))
+        .fetch_optional(tx.conn())
+        .await?;
+        let id = match begun {
+            Some(id) => id,
+            None => {
+                let old = sqlx::query(concat!(
+                    "SELECT w.id, ",
+                    now!(),
+                    " AS now FROM ",
+                    builds_by!("w", "builds_with_log"),
+                    "WHERE w.finished_at IS NOT NULL AND w.log_removed_at IS NULL AND w.released = 1 \
+                     AND w.finished_at <= ",
+                    now!(),
+                    " - $1 AND w.number <= (SELECT s.build_count FROM services s WHERE s.id = w.service_id) - $2 \
+                     ORDER BY w.finished_at LIMIT 1",
+                    for_update_skip_locked!()
+                ))
+                .bind(i64::from(retention.days) * DAY_MS)
+                .bind(i64::from(retention.newest))
+                .fetch_optional(tx.conn())
+                .await?;
+                let Some(old) = old else { return Ok(None) };
+                let id: String = get(&old, "id")?;
+                let now: i64 = get(&old, "now")?;
+                sqlx::query("UPDATE builds SET log_removed_at = $2 WHERE id = $1")
+                    .bind(&id)
+                    .bind(now)
+                    .execute(tx.conn())
+                    .await?;
+                replace_log(tx.conn(), &id, now, retention.days).await?;
+                id
+            }
+        };
+        let gone = sqlx::query(
+            "DELETE FROM log_pieces WHERE build_id = $1 AND first_pos IN (SELECT p.first_pos FROM log_pieces p \
+             WHERE p.build_id = $1 AND p.first_pos < (SELECT log_from FROM build_progress WHERE build_id = $1) \
+             ORDER BY p.first_pos LIMIT $2)",
+        )
+        .bind(&id)
+        .bind(REMOVED_AT_ONCE)
+        .execute(tx.conn())
+        .await?;
+        if gone.rows_affected() < REMOVED_AT_ONCE as u64 {
+            sqlx::query("UPDATE builds SET log_kept = 0 WHERE id = $1").bind(&id).execute(tx.conn()).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(id.parse().map_err(anyhow::Error::from)?))
+    }
+
     async fn close(&self) {
         self.shut().await;
+    }
+}
+
+impl Engine {
+    /// The page that `query` asks for, from where it begins: on the way back the oldest first.
+    async fn history_rows(
+        &self,
+        org: &OrgId,
+        service: &ServiceId,
+        query: &HistoryQuery,
+        count: usize,
+    ) -> Result<Vec<Row>> {
+        let in_progress = query.status == Some(StatusFilter::InProgress);
+        let mut sql = QueryBuilder::<Db>::new(if in_progress {
+            select_builds!(from builds_by!("b", "builds_open"), "")
+        } else {
+            select_builds!("")
+        });
+        // A value and not a condition on each row: guesses about conditions lead PostgreSQL away from the ordered index.
+        sql.push("WHERE b.service_id = (SELECT id FROM services WHERE id = ").push_bind(service.as_str());
+        sql.push(" AND org_id = ").push_bind(org.as_str()).push(")");
+        // Spelled out and not bound: a condition of an index must be seen when the statement is planned.
+        sql.push(match query.status {
+            None => "",
+            Some(StatusFilter::InProgress) => " AND b.finished_at IS NULL",
+            Some(StatusFilter::Success) => " AND b.status = 'success'",
+            Some(StatusFilter::Failure) => " AND b.status = 'failure'",
+            Some(StatusFilter::Cancelled) => " AND b.status = 'cancelled'",
+        });
+        if let Some(branch) = &query.branch {
+            // The few that are open are looked through; most builds of a branch are over, and its index holds them all.
+            sql.push(if in_progress { " AND b.branch || '' = " } else { " AND b.branch = " })
+                .push_bind(branch.as_str());
+        }
+        if let Some(before) = query.before {
+            sql.push(" AND b.number < ").push_bind(before);
+        }
+        // On the way back the page next to `after` is wanted, not the newest one.
+        let forward = query.after.is_some();
+        if let Some(after) = query.after {
+            sql.push(" AND b.number > ").push_bind(after);
+        }
+        sql.push(if forward { " ORDER BY b.number ASC LIMIT " } else { " ORDER BY b.number DESC LIMIT " });
+        sql.push_bind(int(count as u64));
+        Ok(sql.build().fetch_all(&self.readers).await?)
     }
 }
 
@@ -984,8 +1131,47 @@ async fn is_final(conn: &mut Conn, id: &BuildId) -> Result<bool> {
 }
 
 async fn build_by_id(conn: &mut Conn, id: &str) -> Result<BuildRow> {
-    let row = sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await?;
-    build_row(&row)
+    build_row(&build_row_by_id(conn, id).await?)
+}
+
+async fn build_row_by_id(conn: &mut Conn, id: &str) -> Result<Row> {
+    Ok(sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await?)
+}
+
+async fn insert_secret(conn: &mut Conn, secret: &SecretRow) -> Result<()> {
+    sqlx::query(concat!(
+        "INSERT INTO secrets (id, org_id, created_by, key_id, sealed, created_at) VALUES ($1, $2, $3, $4, $5, ",
+        now!(),
+        ")"
+    ))
+    .bind(secret.id.as_str())
+    .bind(secret.org_id.as_str())
+    .bind(secret.created_by.as_str())
+    .bind(&secret.key_id)
+    .bind(&secret.sealed)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The secret that a saved part names from now on; what it named before is swept when nothing needs it any more.
+async fn changed_secret(conn: &mut Conn, stored: &Row, change: SecretChange<'_>) -> Result<Option<String>> {
+    match change {
+        SecretChange::Keep => get(stored, "secret"),
+        SecretChange::Forget => Ok(None),
+        SecretChange::Replace(secret) => {
+            insert_secret(conn, secret).await?;
+            Ok(Some(secret.id.to_string()))
+        }
+    }
+}
+
+fn next_version(stored: &Row, expected: Option<i64>) -> Result<i64> {
+    let version: i64 = get(stored, "version")?;
+    match expected {
+        Some(expected) if expected != version => Err(StoreError::Conflict),
+        _ => Ok(version + 1),
+    }
 }
 
 async fn installation(conn: &mut Conn) -> Result<Option<Installation>> {

@@ -177,17 +177,20 @@ mod tests {
         let user = engine.administrator().await.unwrap();
         // The limit belongs to the connection: a new one, on a disk with room, is free of it.
         sqlx::query("PRAGMA max_page_count = 1").execute(&engine.writer).await.unwrap();
-        let much = SecretRow {
-            id: SecretId::from_random([1; 20]),
-            org_id: user.org_id.clone(),
-            created_by: user.id.clone(),
-            key_id: "k".into(),
-            sealed: vec![0; 1 << 20],
+        let much = || AuditEntry {
+            org_id: &user.org_id,
+            user_id: Some(&user.id),
+            action: "test",
+            subject: "much",
+            detail: "x".repeat(1 << 20).into(),
         };
-        assert!(matches!(engine.put_secret(&much).await, Err(StoreError::Full)));
-        assert!(matches!(engine.secret(&much.id).await, Err(StoreError::NotFound)));
-        engine.put_secret(&much).await.unwrap();
-        assert_eq!(engine.secret(&much.id).await.unwrap().sealed.len(), 1 << 20);
+        let kept = async || -> i64 {
+            sqlx::query_scalar("SELECT COUNT(*) FROM audit").fetch_one(&engine.readers).await.unwrap()
+        };
+        assert!(matches!(engine.audit(much()).await, Err(StoreError::Full)));
+        assert_eq!(kept().await, 0);
+        engine.audit(much()).await.unwrap();
+        assert_eq!(kept().await, 1);
         engine.set_queue_paused(true).await.unwrap();
     }
 

@@ -17,7 +17,7 @@ use kiops_server::registry::RegistryClient;
 use kiops_server::runner::Runner;
 use kiops_server::runner::local::{LocalConfig, LocalRunner};
 use kiops_server::secrets::{KeySource, Sealer};
-use kiops_server::store::{self, BuildRow, DatabaseUrl, NewServiceRow, SharedStore};
+use kiops_server::store::{self, BuildRow, DatabaseUrl, NewServiceRow, SecretRow, SharedStore};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -132,12 +132,14 @@ pub struct Wishes {
     pub builds_at_once: u32,
     pub hold: Duration,
     pub min_free_bytes: u64,
+    /// SQLite's file, where it is not in the data folder.
+    pub database: Option<PathBuf>,
     pub runner: Option<Arc<dyn Runner>>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { builds_at_once: 2, hold: Duration::from_secs(60), min_free_bytes: 0, runner: None }
+        Self { builds_at_once: 2, hold: Duration::from_secs(60), min_free_bytes: 0, database: None, runner: None }
     }
 }
 
@@ -172,7 +174,8 @@ impl World {
     /// The same with nothing at work yet.
     pub async fn asleep(data: Arc<Data>, wishes: Wishes) -> Self {
         let hosts = hosts().await;
-        let store = store::open(&DatabaseUrl::sqlite(data.path.join("kiops.db"))).await.unwrap();
+        let database = wishes.database.unwrap_or_else(|| data.path.join("kiops.db"));
+        let store = store::open(&DatabaseUrl::sqlite(database)).await.unwrap();
         store.installation().await.unwrap();
         let admin = store.administrator().await.unwrap();
         let key = KeySource { value: None, file: &data.path.join("secret.key") };
@@ -192,7 +195,7 @@ impl World {
             runner: runner.clone(),
             sealer: sealer.clone(),
             heads: Arc::new(Git::new(&tmp, &tmp, policy)),
-            registry: Arc::new(RegistryClient::new()),
+            registry: Arc::new(RegistryClient::new(policy)),
             disk: Arc::new(Disk::new(&data.path, wishes.min_free_bytes)),
             config,
         });
@@ -225,6 +228,7 @@ impl World {
             username: String::new(),
             has_password: false,
             plain_http: true,
+            version: 1,
         }
     }
 
@@ -235,8 +239,8 @@ impl World {
         registry: RegistryConfig,
         credentials: Credentials,
     ) -> ServiceId {
-        let git_secret = self.secret(credentials.git_token).await;
-        let registry_secret = self.secret(credentials.registry_password).await;
+        let git_secret = self.secret(credentials.git_token);
+        let registry_secret = self.secret(credentials.registry_password);
         let id = ServiceId::from_random(random());
         let service = NewServiceRow {
             id: id.clone(),
@@ -254,12 +258,10 @@ impl World {
         id
     }
 
-    async fn secret(&self, value: Option<&str>) -> Option<SecretId> {
+    fn secret(&self, value: Option<&str>) -> Option<SecretRow> {
         let id = SecretId::from_random(random());
         let (org, user) = (&self.caller.org_id, &self.caller.user_id);
-        let row = self.sealer.seal_row(id.clone(), org, user, value?.as_bytes()).unwrap();
-        self.store.put_secret(&row).await.unwrap();
-        Some(id)
+        Some(self.sealer.seal_row(id, org, user, value?.as_bytes()).unwrap())
     }
 
     pub async fn start(&self, service: &ServiceId) -> BuildId {
@@ -373,6 +375,7 @@ pub fn local_runner(data: &Path, hosts: &Hosts) -> LocalRunner {
         buildctl: bins.buildctl,
         dockerhub_mirrors: vec![hosts.registry.address()],
         insecure_registries: vec![hosts.registry.address()],
+        addresses: AddressPolicy { loopback: true },
     })
     .unwrap()
 }

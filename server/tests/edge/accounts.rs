@@ -1,6 +1,6 @@
 //! Signing in: the right and the wrong, sessions that end, the one-time link.
 
-use crate::support::{PASSWORD, TestServer, refused};
+use crate::support::{PASSWORD, TestServer, count, refused};
 use reqwest::Method;
 use serde_json::json;
 use std::time::Duration;
@@ -61,8 +61,17 @@ async fn tokens_that_are_none() {
 #[tokio::test]
 async fn the_password_of_the_environment_is_the_administrators() {
     let folder = tempfile::tempdir().unwrap();
-    let first = TestServer::on(folder.path(), |_| ()).await;
+    let mut first = TestServer::on(folder.path(), |_| ()).await;
+    first.sign_in().await;
+    let token = first.token().to_owned();
     first.stop().await.unwrap();
+    let ask = async |server: &TestServer| {
+        let request = server.request(Method::GET, "/api/v1/services").bearer_auth(&token);
+        server.send(request).await.status
+    };
+    let same = TestServer::on(folder.path(), |_| ()).await;
+    assert_eq!(ask(&same).await, 200, "the same password changes nothing");
+    same.stop().await.unwrap();
     let new = "another horse battery";
     let second = TestServer::on(folder.path(), |config| {
         config.secrets.admin_password = Some(kiops_server::config::Secret::new(new));
@@ -70,6 +79,25 @@ async fn the_password_of_the_environment_is_the_administrators() {
     .await;
     let sign_in =
         async |password: &str| second.post("sessions", json!({ "user": "admin", "password": password })).await.status;
+    assert_eq!(ask(&second).await, 401, "who knew the password before is not let in by it");
     assert_eq!(sign_in(PASSWORD).await, 401);
     assert_eq!(sign_in(new).await, 201);
+}
+
+#[tokio::test]
+async fn changes_of_accounts_leave_their_trace() {
+    let server = TestServer::start().await;
+    server.delete("sessions").await;
+    let traces = async |action: &str, by: &str| {
+        let question = format!(
+            "SELECT COUNT(*) FROM audit a JOIN users u ON u.id = a.subject WHERE u.name = 'admin' \
+             AND a.org_id = u.org_id AND a.action = '{action}' AND {by}"
+        );
+        count(&server.folder, &question).await
+    };
+    assert_eq!(traces("account.password", "a.user_id IS NULL AND a.detail LIKE '%environment%'").await, 1);
+    assert_eq!(traces("account.sign_in", "a.user_id = u.id").await, 1);
+    assert_eq!(traces("account.sign_out", "a.user_id = u.id").await, 1);
+    server.post("sessions", json!({ "user": "admin", "password": "wrong" })).await;
+    assert_eq!(traces("account.sign_in", "a.user_id = u.id").await, 1, "who was not let in has changed nothing");
 }

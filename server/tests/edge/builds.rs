@@ -1,6 +1,6 @@
 //! Builds as scripts see them: queued while the queue is paused, so that nothing needs to run.
 
-use crate::support::{COMMIT, TestServer, refused, service};
+use crate::support::{COMMIT, TestServer, refused, repository, service};
 use kiops_rig::{GitOptions, GitServer};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::time::Duration;
 async fn paused_server() -> (TestServer, String) {
     let server = TestServer::start().await;
     server.pause().await;
-    let id = server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    let id = server.register(service("orders", repository().await)).await;
     (server, id)
 }
 
@@ -111,13 +111,19 @@ async fn without_a_commit_the_branch_is_looked_up() {
 #[tokio::test]
 async fn a_full_disk_refuses_builds_and_nothing_else() {
     let server = TestServer::with(|config| config.min_free_bytes = u64::MAX).await;
-    let id = server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    let id = server.register(service("orders", repository().await)).await;
     let start = server.post(&format!("services/{id}/builds"), json!({ "branch": "main", "commit": COMMIT })).await;
     assert_eq!(start.refusal(), refused(503, "disk_low", ""));
+    let said = start.json()["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("needs 16777216 TiB.") && !said.contains("only  of"), "{said}");
     let system = server.get("system").await.ok();
     assert_eq!(system["disk_low"], true);
     assert_eq!(system["needed_bytes"], u64::MAX);
     assert!(system["free_bytes"].as_u64().unwrap() > 0);
+    // As a page's program asks.
+    let page = server.browser(Method::POST, "/api/fn/kiops_app/services/api/get_status");
+    let asked = server.send(page.header("content-type", "application/json").header("accept", "*/*").body("{}")).await;
+    assert_eq!((&asked.json()["disk_low"], &asked.json()["queue_paused"]), (&true.into(), &false.into()));
 }
 
 #[tokio::test]

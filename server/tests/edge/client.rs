@@ -1,6 +1,6 @@
 //! `kiops build …` against a real server: what it prints and how it exits.
 
-use crate::support::{COMMIT, TestServer, server_program, service};
+use crate::support::{COMMIT, TestServer, repository, server_program, service};
 use std::process::Output;
 use tokio::process::Command;
 
@@ -32,7 +32,7 @@ fn text(bytes: &[u8]) -> String {
 async fn a_build_from_the_shell() {
     let server = TestServer::start().await;
     server.pause().await;
-    let id = server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    let id = server.register(service("orders", repository().await)).await;
     let start = ["start", "--service", "orders", "--branch", "main", "--commit", COMMIT];
     let started = kiops(&server, &start).await;
     assert_eq!(code(&started), 0, "{started:?}");
@@ -66,7 +66,7 @@ async fn a_build_from_the_shell() {
 async fn a_build_that_fails() {
     // There is no agent beside this test, so that every build fails at once.
     let server = TestServer::start().await;
-    server.register(service("orders", "https://git.example.com/shop/orders.git")).await;
+    server.register(service("orders", repository().await)).await;
     let ended =
         kiops(&server, &["start", "--service", "orders", "--branch", "main", "--commit", COMMIT, "--watch"]).await;
     assert_eq!(code(&ended), 1, "{ended:?}");

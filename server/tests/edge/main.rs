@@ -3,10 +3,14 @@
 
 mod accounts;
 mod builds;
+#[path = "../builds_rig/mod.rs"]
+mod builds_rig;
 mod client;
 mod git;
 mod pages;
+mod processes;
 mod refusals;
+mod secrets;
 mod services;
 mod start;
 mod support;

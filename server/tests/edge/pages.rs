@@ -1,8 +1,9 @@
 //! Pages, their server functions and files.
 
-use crate::support::{PASSWORD, TestServer, service};
+use crate::support::{PASSWORD, Reply, TestServer, repository, service};
 use reqwest::Method;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN};
+use serde_json::json;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const SIGN_IN: &str = "/api/fn/kiops_app/accounts/api/sign_in";
@@ -10,7 +11,7 @@ const SIGN_IN: &str = "/api/fn/kiops_app/accounts/api/sign_in";
 #[tokio::test]
 async fn a_browser_signs_in_and_sees_its_services() {
     let server = TestServer::start().await;
-    server.register(service("주문 서비스", "https://git.example.com/shop/orders.git").tap("orders")).await;
+    server.register(service("주문 서비스", repository().await).tap("orders")).await;
     let nobody = server.send(server.request(Method::GET, "/services").header("accept", "text/html")).await;
     assert_eq!((nobody.status, nobody.header("location")), (302, "/sign-in?next=/services"));
     let door = server.send(server.request(Method::GET, "/sign-in")).await;
@@ -50,6 +51,78 @@ impl Tap for serde_json::Value {
         self["registry_config"]["image_name"] = image.into();
         self
     }
+}
+
+/// A form of a signed-in browser without script.
+async fn post_form(server: &TestServer, function: &str, body: &str) -> Reply {
+    let path = format!("/api/fn/kiops_app/{function}");
+    server.send(server.browser(Method::POST, &path).header(CONTENT_TYPE, FORM).body(body.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_form_that_is_given_back_holds_no_credential() {
+    let server = TestServer::start().await;
+    let id = server.register(service("orders", repository().await)).await;
+    const REGISTRY: &str = "kind=private&image_name=new&username=u&password=push-word-4711&registry_url=";
+    let pasted = "https%3A%2F%2Fbot%3Aglpat-pasted-4711%40git.example.com%2Fshop%2Forders.git";
+    for (function, body) in [
+        ("services/api/register_service", format!("name=new&token=git-word-4711&url={pasted}&{REGISTRY}x.example")),
+        ("services/api/save_source", format!("id={id}&token=git-word-4711&url={pasted}")),
+        ("services/api/register_service", format!("name=new&url=x&{REGISTRY}bot%3Aglpat-pasted-4711%40r.example")),
+        ("services/api/save_registry", format!("id={id}&{REGISTRY}https%3A%2F%2Fbot%3Aglpat-pasted-4711%40r.example")),
+    ] {
+        let back = post_form(&server, function, &body).await;
+        let to = back.header("location").to_owned();
+        assert_eq!(back.status, 302, "{back:?}");
+        assert!(to.contains("p=") && to.contains("example"), "{to}");
+        let page = server.send(server.browser(Method::GET, &to)).await;
+        assert_eq!(page.status, 200, "{to}");
+    }
+    server.never_said(&["glpat-pasted-4711", "git-word-4711", "push-word-4711"]);
+}
+
+#[tokio::test]
+async fn a_form_that_lost_a_race_keeps_its_version() {
+    let server = TestServer::start().await;
+    let url = repository().await;
+    let id = server.register(service("orders", url)).await;
+    server.put(&format!("services/{id}/settings"), json!({ "profile": "large" })).await.ok();
+    server.put(&format!("services/{id}/settings"), json!({ "profile": "medium" })).await.ok();
+    server.put(&format!("services/{id}/source"), json!({ "kind": "git", "url": url })).await.ok();
+    let registry = json!({ "kind": "private", "url": "127.0.0.1:1", "path": "demo", "image_name": "orders",
+        "username": "pusher", "plain_http": true });
+    server.put(&format!("services/{id}/registry_config"), registry).await.ok();
+
+    // Each was written from version 1, and somebody else has saved since.
+    for (function, body, kept) in [
+        ("builds/api/save_settings", "mode=path&path=docker%2FMine&profile=small".to_owned(), "docker/Mine"),
+        ("services/api/save_source", format!("url={}&default_branch=mine", url.replace(':', "%3A")), "mine"),
+        (
+            "services/api/save_registry",
+            "kind=private&registry_url=127.0.0.1%3A1&path=mine&image_name=orders&username=pusher&plain_http=true"
+                .to_owned(),
+            "mine",
+        ),
+    ] {
+        let form = format!("id={id}&version=1&{body}");
+        let mut to = String::new();
+        for _ in 0..2 {
+            let back = post_form(&server, function, &form).await;
+            to = back.header("location").to_owned();
+            assert!(back.status == 302 && to.contains("p=settings_conflict"), "{back:?}");
+        }
+        let page = server.send(server.browser(Method::GET, &to)).await.text;
+        let version = page.split("name=\"version\"").nth(1).and_then(|rest| rest.split('>').next()).unwrap_or_default();
+        assert!(version.contains("value=\"1\""), "{function}: {version}");
+        assert!(page.contains(&format!("value=\"{kept}\"")), "{function}: what was typed is still there");
+        assert!(page.contains("Somebody else") && page.contains("Load the newer settings"), "{function}");
+    }
+    let detail = server.get(&format!("services/{id}")).await.ok();
+    assert_eq!((&detail["settings"]["version"], &detail["settings"]["profile"]), (&json!(2), &json!("medium")));
+    assert_eq!((&detail["source"]["version"], &detail["registry_config"]["version"]), (&json!(2), &json!(2)));
+    let fresh = server.send(server.browser(Method::GET, &format!("/services/edit/{id}?build=settings"))).await.text;
+    let version = fresh.split("name=\"version\"").nth(1).unwrap().split('>').next().unwrap();
+    assert!(version.contains("value=\"2\""), "{version}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Whatever is sent: an error of the JSON API always has the same shape, in the reader's language.
 
-use crate::support::{COMMIT, TestServer, refused, service};
+use crate::support::{COMMIT, TestServer, refused, repository, service};
 use reqwest::Method;
 use reqwest::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, ORIGIN};
 use serde_json::json;
@@ -25,7 +25,7 @@ impl Random {
 async fn errors_always_have_their_shape() {
     let server = TestServer::start().await;
     server.pause().await;
-    let service = server.register(service("orders", "http://127.0.0.1:1/orders.git")).await;
+    let service = server.register(service("orders", repository().await)).await;
     let started =
         server.post(&format!("services/{service}/builds"), json!({ "branch": "main", "commit": COMMIT })).await.ok();
     let build = started["id"].as_str().unwrap();

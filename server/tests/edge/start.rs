@@ -1,10 +1,14 @@
 //! Starts that must be refused, with a sentence that says what to do.
 
+use crate::processes::{Wanted, descendants};
 use crate::support::{PASSWORD, TestServer, config, server_program, service};
+use kiops_rig::{GitFault, GitOptions, GitServer, Postgres};
 use kiops_server::config::{Config, Secret};
 use serde_json::json;
+use sqlx::{Connection, Executor};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +28,130 @@ async fn a_second_server_on_the_same_folder() {
     assert!(said.contains("Another server") && said.contains("KIOPS_DATA"), "{said}");
     first.stop().await.unwrap();
     TestServer::on(folder.path(), |_| ()).await.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_database_file() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = TestServer::on(one.path(), |_| ()).await;
+    let file = one.path().join("data/kiops.db");
+    let link = two.path().join("link.db");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let on = |file: &Path| Some(format!("sqlite:{}", file.display()).parse().unwrap());
+    for name in [&file, &link] {
+        let said = refusal(two.path(), |config| config.secrets.database_url = on(name)).await;
+        assert!(said.contains("Another server") && said.contains("KIOPS_DATABASE_URL"), "{said}");
+        assert!(said.contains(&std::process::id().to_string()), "{said}");
+    }
+    let key = std::fs::read_to_string(one.path().join("data/secret.key")).unwrap();
+    first.stop().await.unwrap();
+    let second = TestServer::on(two.path(), |config| {
+        config.secrets.database_url = on(&link);
+        config.secrets.secret_key = Some(Secret::new(key));
+    });
+    second.await.stop().await.unwrap();
+}
+
+/// How many sessions hold the lock by which a server keeps others away.
+const HOLDERS: &str = "SELECT COUNT(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+     WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'kiops-lock'";
+const BREAK: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kiops-lock'";
+
+#[tokio::test]
+async fn a_second_server_on_the_same_postgres() {
+    let postgres = Postgres::start().await.unwrap();
+    let (address, beside) = (postgres.create_database().await.unwrap(), postgres.create_database().await.unwrap());
+    let key = || Some(Secret::new("ab".repeat(32)));
+    let on = |address: &str| {
+        let url = address.replace("postgres@", "postgres:hunter22@").parse().unwrap();
+        move |config: &mut Config| {
+            config.secrets.database_url = Some(url);
+            config.secrets.secret_key = key();
+        }
+    };
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let first = TestServer::on(folders[0].path(), on(&address)).await;
+    let refused = async || {
+        let said = refusal(folders[1].path(), on(&address)).await;
+        assert!(said.contains("Another server uses the database postgres://127.0.0.1"), "{said}");
+        assert!(said.contains("KIOPS_DATABASE_URL") && !said.contains("hunter22"), "{said}");
+    };
+    refused().await;
+    TestServer::on(folders[2].path(), on(&beside)).await.stop().await.unwrap();
+
+    // A connection that breaks is made anew, and the lock with it.
+    postgres.psql(BREAK).await.unwrap();
+    for waited in 0.. {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if postgres.psql(HOLDERS).await.unwrap() == "1" {
+            break;
+        }
+        assert!(waited < 100, "the lock is never taken again");
+    }
+    refused().await;
+    first.stop().await.unwrap();
+
+    // Who was too late to take it again ends by itself.
+    let second = TestServer::on(folders[1].path(), on(&address)).await;
+    let mut other = sqlx::PgConnection::connect(&address).await.unwrap();
+    let waits = tokio::spawn(async move {
+        let lock = "SELECT pg_advisory_lock(classid::int, objid::int) FROM pg_locks WHERE locktype = 'advisory' \
+             AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        other.execute(lock).await.unwrap();
+        other
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    postgres.psql(BREAK).await.unwrap();
+    let _other = waits.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), second.ended()).await.expect("it ends");
+    let said = format!("{:#}", ended.unwrap_err());
+    assert!(said.contains("Another server uses the database"), "{said}");
+}
+
+#[tokio::test]
+async fn a_killed_server_starts_again_at_once() {
+    let postgres = Postgres::start().await.unwrap();
+    for address in [None, Some(postgres.create_database().await.unwrap())] {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            let mut program = program(folder.path());
+            program.env("KIOPS_LISTEN", "127.0.0.1:0").env("KIOPS_ADMIN_PASSWORD", PASSWORD).stderr(Stdio::piped());
+            if let Some(address) = &address {
+                program.env("KIOPS_DATABASE_URL", address);
+            }
+            program.spawn().unwrap()
+        };
+        let mut child = start();
+        for _ in 0..3 {
+            listening(&mut child);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let killed = Instant::now();
+            child = start();
+            listening(&mut child);
+            assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            child = start();
+        }
+        listening(&mut child);
+        stop(&mut child);
+    }
+}
+
+/// Waits until a server says so; gives its address.
+fn listening(child: &mut std::process::Child) -> String {
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut said = String::new();
+    let found = lines.find_map(|line| {
+        let line = line.unwrap();
+        said.push_str(&line);
+        let address = line.split_once("listening on ")?.1.trim_end_matches(['"', '}']).to_owned();
+        Some(address)
+    });
+    // The rest of what it says must go somewhere.
+    std::thread::spawn(move || lines.for_each(drop));
+    found.unwrap_or_else(|| panic!("{said}"))
 }
 
 #[tokio::test]
@@ -136,6 +264,8 @@ fn bad_settings_name_their_variable() {
         ("KIOPS_MIN_FREE_BYTES", "2GB"),
         ("KIOPS_LOG_CAP_BYTES", "1"),
         ("KIOPS_HOLD_S", "-1"),
+        ("KIOPS_RETENTION_DAYS", "-1"),
+        ("KIOPS_RETENTION_BUILDS", "many"),
         ("KIOPS_SESSION_S", "0"),
         ("KIOPS_ALLOW_LOOPBACK", "maybe"),
         ("KIOPS_DOCKERHUB_MIRROR", "http://x"),
@@ -230,18 +360,58 @@ fn stop(child: &mut std::process::Child) {
     assert!(child.wait().unwrap().success(), "a signal is no failure");
 }
 
-#[test]
-fn children_inherit_no_secret() {
-    // What the environment held is gone before anything is started; the kernel's copy of it stays readable to ourselves.
+/// While the server waits for a Git host that never answers, its children can be looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn children_inherit_no_secret() {
+    let postgres = Postgres::start().await.unwrap();
+    let database = postgres.create_database().await.unwrap().replace("postgres@", "postgres:database-word-4711@");
+    let host =
+        GitServer::start(GitOptions { token: Some("git-word-4711".into()), ..GitOptions::default() }).await.unwrap();
+    host.set_fault(Some(GitFault::Hang));
+    let key = "4711".repeat(16);
+    let wanted = [
+        Wanted::new("the administrator's password", PASSWORD),
+        Wanted::new("the key", &key),
+        Wanted::new("the database's password", "database-word-4711"),
+        Wanted::new("the Git token", "git-word-4711"),
+    ];
     let folder = tempfile::tempdir().unwrap();
     let mut child = program(folder.path())
         .env("KIOPS_LISTEN", "127.0.0.1:0")
         .env("KIOPS_ADMIN_PASSWORD", PASSWORD)
+        .env("KIOPS_SECRET_KEY", &key)
+        .env("KIOPS_DATABASE_URL", database)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    let ready = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on http://")));
-    assert!(ready.is_some());
+    let url = listening(&mut child);
+    let client = reqwest::Client::new();
+    let post = |path: &str, token: &str, body: serde_json::Value| {
+        let request = client.post(format!("{url}/api/v1/{path}")).bearer_auth(token);
+        request.header("content-type", "application/json").body(body.to_string()).send()
+    };
+    let session = post("sessions", "", json!({ "user": "admin", "password": PASSWORD })).await.unwrap();
+    let session: serde_json::Value = serde_json::from_str(&session.text().await.unwrap()).unwrap();
+    let mut new = service("orders", &format!("{}/orders.git", host.url()));
+    new["source"]["token"] = json!("git-word-4711");
+    let asking = tokio::spawn(post("services", session["token"].as_str().unwrap(), new));
+
+    let (begun, mut seen) = (Instant::now(), std::collections::BTreeSet::new());
+    while !(seen.contains("git") && seen.contains("git-remote-http") && begun.elapsed() > Duration::from_secs(2)) {
+        assert!(begun.elapsed() < Duration::from_secs(15), "seen were {seen:?}");
+        for process in descendants(child.id()) {
+            for secret in &wanted {
+                let held = secret.is_in(&process.arguments) || secret.is_in(&process.environment);
+                assert!(!held, "{} is told {}", process.name, secret.what);
+            }
+            // One that has only just been made cannot be read yet.
+            if process.environment.windows(5).any(|five| five == b"PATH=") {
+                seen.insert(process.name);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(host);
+    let _ = asking.await;
     stop(&mut child);
 }

@@ -1,6 +1,7 @@
 //! A server of a test's own, and requests to it.
 
 use clap::Parser;
+use kiops_rig::{GitOptions, GitServer, Repo};
 use kiops_server::config::{Config, Secret};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder};
@@ -12,6 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -132,6 +134,11 @@ impl TestServer {
         panic!("the server does not become ready");
     }
 
+    /// Waits until it ends by itself; gives what `run` gave.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        self.task.take().unwrap().await.unwrap()
+    }
+
     /// Ends it as a signal does; gives what `run` gave.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
@@ -240,11 +247,37 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A service as it is registered; its repository and registry need not be there.
+pub const GIT_TOKEN: &str = "git-token-4711";
+
+/// Address of a repository with a branch `main`, on a host that asks for [`GIT_TOKEN`].
+pub async fn repository() -> &'static str {
+    static HOST: OnceCell<(GitServer, Repo)> = OnceCell::const_new();
+    let (_, repo) = HOST
+        .get_or_init(|| async {
+            let options = GitOptions { token: Some(GIT_TOKEN.to_owned()), ..GitOptions::default() };
+            let host = GitServer::start(options).await.unwrap();
+            let repo = host.new_repo("shop/orders").await.unwrap();
+            repo.commit("main", &[("Dockerfile", b"FROM scratch\n")], "First").await.unwrap();
+            (host, repo)
+        })
+        .await;
+    repo.url()
+}
+
+/// A number from the database of a server's data folder.
+pub async fn count(folder: &Path, question: &str) -> i64 {
+    let url = format!("sqlite:{}", folder.join("data/kiops.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let count = sqlx::query_scalar(sqlx::AssertSqlSafe(question)).fetch_one(&pool).await.unwrap();
+    pool.close().await;
+    count
+}
+
+/// A service as it is registered; its registry need not be there.
 pub fn service(name: &str, url: &str) -> Value {
     json!({
         "name": name,
-        "source": { "kind": "git", "url": url, "token": "git-token-4711", "default_branch": "main" },
+        "source": { "kind": "git", "url": url, "token": GIT_TOKEN, "default_branch": "main" },
         "registry_config": {
             "kind": "private",
             "url": "127.0.0.1:1",

@@ -47,6 +47,33 @@ impl Place {
         &self.address
     }
 
+    /// A statement behind the store's back.
+    pub async fn execute(&self, statement: String) {
+        use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+        let statement = AssertSqlSafe(statement);
+        if self.file().is_some() {
+            let mut connection = SqliteConnection::connect(&self.address).await.expect("a connection");
+            connection.execute(statement).await.expect("a statement");
+            connection.close().await.expect("closed");
+        } else {
+            let mut connection = PgConnection::connect(&self.address).await.expect("a connection");
+            connection.execute(statement).await.expect("a statement");
+            connection.close().await.expect("closed");
+        }
+    }
+
+    pub async fn count(&self, question: String) -> i64 {
+        use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+        let question = AssertSqlSafe(question);
+        if self.file().is_some() {
+            let mut connection = SqliteConnection::connect(&self.address).await.expect("a connection");
+            sqlx::query_scalar(question).fetch_one(&mut connection).await.expect("a number")
+        } else {
+            let mut connection = PgConnection::connect(&self.address).await.expect("a connection");
+            sqlx::query_scalar(question).fetch_one(&mut connection).await.expect("a number")
+        }
+    }
+
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
@@ -77,6 +104,16 @@ impl World {
             registry: registry(name),
             registry_secret: None,
             settings: BuildSettings::default(),
+        }
+    }
+
+    pub fn secret(&self) -> SecretRow {
+        SecretRow {
+            id: SecretId::from_random(random()),
+            org_id: self.admin.org_id.clone(),
+            created_by: self.admin.id.clone(),
+            key_id: "k1".to_owned(),
+            sealed: (0..=255).collect(),
         }
     }
 
@@ -138,6 +175,7 @@ pub fn registry(image: &str) -> RegistryConfig {
         username: String::new(),
         has_password: false,
         plain_http: false,
+        version: 1,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Colours of a terminal as classes. A program's output is text and only text: colours and weights are kept, every other
 //! control sequence is dropped, and nothing becomes HTML.
 
+use std::borrow::Cow;
+
 /// A stretch of text with one look; an empty class is the plain one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -119,9 +121,14 @@ fn nearest(r: u16, g: u16, b: u16) -> u8 {
     bits + if max > 200 { 9 } else { 1 }
 }
 
+fn is_plain(line: &str) -> bool {
+    // U+009B begins with 0xC2.
+    !line.bytes().any(|b| b < 0x20 || b == 0x7f || b == 0xc2) || !line.chars().any(char::is_control)
+}
+
 /// Cuts a line into stretches of one look.
 pub fn spans(line: &str) -> Vec<Span> {
-    if !line.bytes().any(|b| b < 0x20 || b == 0x7f) && !line.contains('\u{9b}') {
+    if is_plain(line) {
         return vec![Span { text: line.to_owned(), class: String::new() }];
     }
     let mut out: Vec<Span> = Vec::new();
@@ -182,8 +189,8 @@ fn control(
 }
 
 /// The line without any control sequence.
-pub fn plain(line: &str) -> String {
-    spans(line).into_iter().map(|s| s.text).collect()
+pub fn plain(line: &str) -> Cow<'_, str> {
+    if is_plain(line) { line.into() } else { spans(line).into_iter().map(|s| s.text).collect::<String>().into() }
 }
 
 #[cfg(test)]

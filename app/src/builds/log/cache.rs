@@ -1,11 +1,15 @@
-//! The rows that the page holds: blocks of 200, the least recently seen let go. Never the whole log.
+//! The rows that the page holds: blocks of 200, the least recently seen let go. Never the whole log, however many rows
+//! it has and however long they are.
 
-use crate::model::RowsPage;
+use crate::model::{RowsPage, row_bytes};
 use kiops_events::Row;
 use std::sync::Arc;
 
 pub const BLOCK: u64 = 200;
 const MAX_BLOCKS: usize = 40;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// What is in sight is never let go.
+const MIN_BLOCKS: usize = 4;
 
 type Block = Vec<Option<Arc<Row>>>;
 
@@ -13,14 +17,30 @@ type Block = Vec<Option<Arc<Row>>>;
 pub struct Cache {
     /// The most recently used last.
     blocks: Vec<(u64, Block)>,
+    bytes: usize,
 }
 
 impl Cache {
     pub fn put(&mut self, page: RowsPage) {
         for (row, content) in (page.first..).zip(page.rows) {
-            let block = self.block(row / BLOCK);
-            block[(row % BLOCK) as usize] = Some(Arc::new(content));
+            let place = &mut self.block(row / BLOCK)[(row % BLOCK) as usize];
+            // A whole row stays when its beginning comes once more.
+            if content.whole_bytes.is_some() && place.as_ref().is_some_and(|known| known.whole_bytes.is_none()) {
+                continue;
+            }
+            let bytes = row_bytes(&content);
+            let before = place.replace(Arc::new(content)).map_or(0, |row| row_bytes(&row));
+            self.bytes = self.bytes + bytes - before;
         }
+        while self.bytes > MAX_BYTES && self.blocks.len() > MIN_BLOCKS {
+            self.let_go();
+        }
+    }
+
+    /// Of the block that was seen the longest ago.
+    fn let_go(&mut self) {
+        let (_, block) = self.blocks.remove(0);
+        self.bytes -= block.iter().flatten().map(|row| row_bytes(row)).sum::<usize>();
     }
 
     /// The block, made if it is not there, as the most recently used one.
@@ -33,7 +53,7 @@ impl Cache {
             }
             None => {
                 if self.blocks.len() >= MAX_BLOCKS {
-                    self.blocks.remove(0);
+                    self.let_go();
                 }
                 self.blocks.push((index, vec![None; BLOCK as usize]));
             }
@@ -76,9 +96,11 @@ mod tests {
     use kiops_events::RowKind;
 
     fn page(first: u64, n: u64) -> RowsPage {
-        let row =
-            |i: u64| Row { kind: RowKind::Line, place: None, line: None, at_ms: None, text: i.to_string(), cut: false };
-        RowsPage { first, rows: (first..first + n).map(row).collect(), total: 1_000_000 }
+        RowsPage { first, rows: (first..first + n).map(|i| row(i.to_string(), None)).collect(), total: 1_000_000 }
+    }
+
+    fn row(text: String, whole_bytes: Option<u64>) -> Row {
+        Row { kind: RowKind::Line, place: None, line: None, at_ms: None, text, cut: false, whole_bytes }
     }
 
     fn texts(cache: &mut Cache, first: u64, n: u64) -> Vec<String> {
@@ -107,5 +129,34 @@ mod tests {
         assert_eq!(cache.missing(0, 1), None);
         assert_eq!(cache.missing(BLOCK, 1), Some((BLOCK, 1)));
         assert!(cache.blocks.len() <= MAX_BLOCKS);
+    }
+    #[test]
+    fn long_rows_are_counted_by_their_length() {
+        let mut cache = Cache::default();
+        let long = |block: u64| RowsPage {
+            first: block * BLOCK,
+            rows: vec![row("x".repeat(60_000), None); BLOCK as usize / 4],
+            total: 1_000_000,
+        };
+        for block in 0..20 {
+            cache.put(long(block));
+            cache.put(long(block));
+            let held: usize = cache.blocks.iter().flat_map(|(_, b)| b.iter().flatten()).map(|r| row_bytes(r)).sum();
+            assert_eq!(cache.bytes, held);
+        }
+        assert_eq!(cache.blocks.len(), MIN_BLOCKS);
+        assert_eq!(cache.missing(19 * BLOCK, 10), None);
+    }
+
+    #[test]
+    fn a_whole_row_stays_whole() {
+        let mut cache = Cache::default();
+        let put = |cache: &mut Cache, text: &str, whole| {
+            cache.put(RowsPage { first: 7, rows: vec![row(text.to_owned(), whole)], total: 10 });
+        };
+        put(&mut cache, "begin", Some(9));
+        put(&mut cache, "begin-end", None);
+        put(&mut cache, "begin", Some(9));
+        assert_eq!(texts(&mut cache, 7, 1), ["begin-end"]);
     }
 }

@@ -1,16 +1,25 @@
 //! The log: a window over rows that are asked for when somebody looks there. The page never holds the whole of it.
 
 mod ansi;
+mod block;
 mod cache;
+mod drawn;
 mod row;
-pub use row::note_sentence;
+mod search;
+mod toolbar;
 mod window;
 
-use super::api::{get_rows, search_log};
-use crate::locales::{t, tf};
+#[cfg(feature = "ssr")]
+pub use row::as_shown;
+pub use row::note_sentence;
+
+use super::api::{get_row, get_rows};
 use crate::model::{BuildId, MAX_RANGE_ROWS, RowsPage};
-use crate::ui::{browser, format, icon};
+use crate::ui::{browser, sentence};
+use block::Block;
 use cache::Cache;
+use drawn::Drawn;
+use kiops_events::Row;
 use kiops_events::view::NoteView;
 use leptos::ev;
 use leptos::prelude::*;
@@ -18,23 +27,34 @@ use leptos::task::spawn_local;
 use leptos::wasm_bindgen::JsCast;
 use leptos::wasm_bindgen::closure::Closure;
 use send_wrapper::SendWrapper;
+use std::sync::Arc;
 use std::time::Duration;
+use toolbar::Toolbar;
 use window::Geometry;
 
-/// Rows that the server writes into the page: a screenful and some.
+/// Rows that the server writes into the page: a screenful and some, and not more of them than a page can carry.
 #[cfg_attr(not(feature = "ssr"), allow(dead_code))]
 pub const FIRST_ROWS: u64 = 120;
-/// Height of a row while lines are not wrapped; the style sheet says the same.
+#[cfg_attr(not(feature = "ssr"), allow(dead_code))]
+pub const FIRST_BYTES: usize = 96 * 1024;
+/// Height of a row while lines are not wrapped; the style sheet says the same. Of a wrapped one it is the least.
 const ROW_PX: f64 = 20.0;
 /// What the server and the first drawing take for the height of the view.
 const GUESSED_VIEW_PX: f64 = 900.0;
 /// Rows fetched before and after what is in sight.
 const AROUND: u64 = 200;
-/// A log up to here is copied whole.
-const COPY_WHOLE_ROWS: u64 = 20_000;
 
 const WRAP: &str = "kiops.log.wrap";
 const TIMES: &str = "kiops.log.times";
+
+/// What stays in its place while wrapped rows around it come, go and change their heights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Hold {
+    /// The end of the log, at the lower edge.
+    End,
+    /// `part` of the row's height lies above a point `px` below the upper edge.
+    Row { row: u64, part: f64, px: f64 },
+}
 
 #[derive(Clone, Copy)]
 pub struct Log {
@@ -43,14 +63,26 @@ pub struct Log {
     /// Counts up when rows have come.
     news: RwSignal<u32>,
     total: RwSignal<u64>,
+    /// The first row in sight, with its part that is already out of it.
     top: RwSignal<f64>,
     view_px: RwSignal<f64>,
     follow: RwSignal<bool>,
+    wrap: RwSignal<bool>,
+    /// While lines are wrapped: what is drawn, how high a row is on average, and what is held in its place.
+    block: RwSignal<Block>,
+    row_px: RwSignal<f64>,
+    hold: StoredValue<Hold>,
     /// The row that a link or a step led to.
     target: RwSignal<Option<u64>>,
+    /// What was searched for.
+    mark: RwSignal<String>,
+    /// What the log's own buttons have to say.
+    said: RwSignal<String>,
     /// Where the scroll bar stood when we last looked or put it there.
     scroll: StoredValue<f64>,
     fetching: StoredValue<bool>,
+    /// Counts searches.
+    asked: StoredValue<u32>,
     scroller: NodeRef<leptos::html::Div>,
 }
 
@@ -68,9 +100,16 @@ impl Log {
             top: RwSignal::new(0.0),
             view_px: RwSignal::new(GUESSED_VIEW_PX),
             follow: RwSignal::new(row.is_none()),
+            wrap: RwSignal::new(false),
+            block: RwSignal::new(Block::default()),
+            row_px: RwSignal::new(ROW_PX),
+            hold: StoredValue::new(Hold::End),
             target: RwSignal::new(row),
+            mark: RwSignal::new(String::new()),
+            said: RwSignal::new(String::new()),
             scroll: StoredValue::new(0.0),
             fetching: StoredValue::new(false),
+            asked: StoredValue::new(0),
             scroller: NodeRef::new(),
         };
         let geometry = log.geometry_untracked();
@@ -98,12 +137,34 @@ impl Log {
         self.settle();
     }
 
-    /// Shows a row and marks it.
+    /// Shows a row and marks it, also when it is the one that was marked already.
     pub fn go_to(self, row: u64) {
         self.follow.set(false);
         self.target.set(Some(row));
-        self.top.set(self.geometry_untracked().top_for(row));
+        self.put_in_sight(row);
         self.place();
+        self.into_view();
+    }
+
+    /// A link to a row leads there; the click on it may have done so already.
+    pub fn lead_to(self, row: u64) {
+        if self.target.get_untracked() != Some(row) {
+            self.go_to(row);
+        }
+    }
+
+    /// Marks a row that is in sight.
+    fn point_at(self, row: u64) {
+        self.follow.set(false);
+        self.target.set(Some(row));
+    }
+
+    fn put_in_sight(self, row: u64) {
+        let geometry = self.geometry_untracked();
+        let top = geometry.top_for(row);
+        self.hold.set_value(Hold::Row { row, part: 0.0, px: geometry.view_px / 3.0 });
+        self.cover(top as u64);
+        self.top.set(top);
     }
 
     /// Keeps the end in sight while following; keeps the bar true otherwise.
@@ -111,26 +172,102 @@ impl Log {
         let geometry = self.geometry_untracked();
         if self.follow.get_untracked() {
             let top = geometry.max_top();
+            self.hold.set_value(Hold::End);
+            self.cover(top as u64);
             if self.top.get_untracked() != top {
                 self.top.set(top);
             }
+            self.place();
+        } else if self.wrap.get_untracked() {
+            self.cover(self.top.get_untracked() as u64);
             self.place();
         } else if geometry.drifted(self.top.get_untracked(), self.scroll.get_value()) {
             self.place();
         }
     }
 
-    /// Puts the scroll bar where the first row in sight belongs, once the box has its new height.
+    /// Wraps lines or not, and keeps what is in sight there.
+    fn set_wrap(self, on: bool) {
+        if on == self.wrap.get_untracked() {
+            return;
+        }
+        let geometry = self.geometry_untracked();
+        let top = self.top.get_untracked();
+        if on {
+            self.hold.set_value(match self.target.get_untracked() {
+                _ if self.follow.get_untracked() => Hold::End,
+                // Wrapped, fewer rows fit: the one that was asked for stays among them.
+                Some(row) if (top..top + geometry.view_px / ROW_PX).contains(&(row as f64)) => {
+                    Hold::Row { row, part: 0.0, px: ((row as f64 - top) * ROW_PX).min(geometry.view_px / 3.0) }
+                }
+                _ => Hold::Row { row: top as u64, part: top.fract(), px: 0.0 },
+            });
+            self.block.set(Block::around(top as u64, geometry.visible(), geometry.total));
+        } else {
+            self.top.set(match self.hold.get_value() {
+                Hold::End => geometry.max_top(),
+                Hold::Row { row, part, px } => (row as f64 + part - px / ROW_PX).clamp(0.0, geometry.max_top()),
+            });
+        }
+        self.wrap.set(on);
+        self.place();
+    }
+
+    /// Makes the block of drawn rows fit for a view that begins with `top`.
+    fn cover(self, top: u64) {
+        let (visible, total) = (self.geometry_untracked().visible(), self.total.get_untracked());
+        if !self.wrap.get_untracked() || self.block.get_untracked().covers(top, visible, total) {
+            return;
+        }
+        // What has been drawn tells how high the rest may be.
+        if let Some(px) = self.drawn().and_then(|drawn| drawn.average_px()) {
+            self.row_px.set(px.max(ROW_PX));
+        }
+        self.block.set(Block::around(top, visible, total));
+    }
+
+    /// The rows as they stand in the page now.
+    fn drawn(self) -> Option<Drawn> {
+        browser::browser()?;
+        let scroller = self.scroller.try_get_untracked()??;
+        Drawn::of(&scroller)
+    }
+
+    /// Puts the scroll bar where it belongs, once what is drawn has its new height.
     fn place(self) {
         if browser::browser().is_none() {
             return;
         }
         request_animation_frame(move || {
             let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return };
-            let wanted = self.geometry_untracked().scroll_at(self.top.get_untracked());
-            scroller.set_scroll_top(wanted.round() as i32);
+            let wanted = if self.wrap.get_untracked() {
+                match self.hold.get_value() {
+                    Hold::End => Some(f64::from(scroller.scroll_height())),
+                    Hold::Row { row, part, px } => self
+                        .drawn()
+                        .and_then(|drawn| drawn.place_of(row, part))
+                        .map(|at| f64::from(scroller.scroll_top()) + at - px)
+                        .filter(|wanted| (wanted - f64::from(scroller.scroll_top())).abs() >= 1.0),
+                }
+            } else {
+                Some(self.geometry_untracked().scroll_at(self.top.get_untracked()))
+            };
+            if let Some(wanted) = wanted {
+                scroller.set_scroll_top(wanted.round() as i32);
+            }
             self.scroll.set_value(f64::from(scroller.scroll_top()));
         });
+    }
+
+    /// Where the log lies below the fold of a small screen: scrolls there.
+    fn into_view(self) {
+        let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return };
+        let panel = |selector: &str| scroller.closest(selector).ok().flatten();
+        let (Some(log), Some(around)) = (panel(".log"), panel(".run")) else { return };
+        let (log, view) = (log.get_bounding_client_rect(), around.get_bounding_client_rect());
+        if log.top() < view.top() - 1.0 || (log.bottom() > view.bottom() + 1.0 && log.top() > view.top() + 1.0) {
+            around.set_scroll_top(around.scroll_top() + (log.top() - view.top()).round() as i32);
+        }
     }
 
     fn scrolled(self) {
@@ -141,13 +278,17 @@ impl Log {
             return;
         }
         self.scroll.set_value(now);
+        let at_end = if self.wrap.get_untracked() { self.scrolled_wrapped() } else { self.scrolled_by_rows(before, now) };
+        let follow = now > before && at_end;
+        if self.follow.get_untracked() != follow {
+            self.follow.set(follow);
+        }
+    }
+
+    fn scrolled_by_rows(self, before: f64, now: f64) -> bool {
         let geometry = self.geometry_untracked();
         let top = geometry.moved(self.top.get_untracked(), before, now);
         self.top.set(top);
-        let end = now > before && geometry.at_end(top);
-        if self.follow.get_untracked() != end {
-            self.follow.set(end);
-        }
         if geometry.drifted(top, now) {
             set_timeout(
                 move || {
@@ -158,6 +299,34 @@ impl Log {
                 },
                 Duration::from_millis(150),
             );
+        }
+        geometry.at_end(top)
+    }
+
+    fn scrolled_wrapped(self) -> bool {
+        let Some(drawn) = self.drawn() else { return false };
+        let (block, total) = (self.block.get_untracked(), self.total.get_untracked());
+        let (row, part) = drawn.top().unwrap_or_else(|above| {
+            // Into the empty space, by the bar: what would be there is drawn.
+            (block.guess(total, self.row_px.get_untracked(), above), 0.0)
+        });
+        let at_end = block.end() >= total && drawn.at_end();
+        self.hold.set_value(if at_end { Hold::End } else { Hold::Row { row, part, px: 0.0 } });
+        self.top.set(row as f64 + part);
+        let before = self.block.get_untracked();
+        self.cover(row);
+        if self.block.get_untracked() != before {
+            self.place();
+        }
+        at_end
+    }
+
+    /// First row and number of rows in sight.
+    fn in_sight(self) -> (u64, u64) {
+        let geometry = self.geometry_untracked();
+        match self.wrap.get_untracked() {
+            true => self.drawn().map_or((0, 0), |drawn| drawn.in_sight()),
+            false => geometry.rows(self.top.get_untracked()),
         }
     }
 
@@ -181,17 +350,54 @@ impl Log {
                 Ok(page) if !page.rows.is_empty() => {
                     self.cache.update_value(|cache| cache.put(page));
                     self.news.update(|n| *n += 1);
+                    if self.wrap.get_untracked() {
+                        self.settle();
+                    }
                 }
                 // Again in a while: the connection may be down.
-                _ => set_timeout(
-                    move || {
-                        self.news.try_update(|n| *n += 1);
-                    },
-                    Duration::from_secs(2),
-                ),
+                result => {
+                    if let Err(problem) = result {
+                        self.said.try_set(sentence(&problem));
+                    }
+                    set_timeout(
+                        move || {
+                            self.news.try_update(|n| *n += 1);
+                        },
+                        Duration::from_secs(2),
+                    );
+                }
             }
         });
     }
+
+    /// Fetches all of a row of which only the beginning is here; whether it is here now.
+    async fn whole(self, index: u64) -> bool {
+        let Some(id) = self.id.try_get_value() else { return false };
+        match get_row(id, index).await {
+            Ok(row) => self.put_whole(index, row),
+            Err(problem) => {
+                self.said.try_set(sentence(&problem));
+                false
+            }
+        }
+    }
+
+    fn put_whole(self, index: u64, row: Row) -> bool {
+        let total = self.total.try_get_untracked().unwrap_or_default();
+        let page = RowsPage { first: index, rows: vec![row], total };
+        self.cache.try_update_value(|cache| cache.put(page));
+        self.news.try_update(|n| *n += 1).is_some()
+    }
+
+    /// The rows of a window as far as they are known.
+    fn rows(self, (first, count): (u64, u64)) -> Vec<(u64, Option<Arc<Row>>)> {
+        self.cache.try_update_value(|cache| cache.window(first, count)).unwrap_or_default()
+    }
+}
+
+/// Not one that opens the link elsewhere.
+pub fn plain_click(event: &ev::MouseEvent) -> bool {
+    event.button() == 0 && !event.ctrl_key() && !event.meta_key() && !event.shift_key() && !event.alt_key()
 }
 
 #[component]
@@ -203,21 +409,26 @@ pub fn LogPanel(
     notes: Signal<Vec<NoteView>>,
     first_error: Signal<Option<u64>>,
 ) -> impl IntoView {
-    let (wrap, times) = (RwSignal::new(false), RwSignal::new(true));
-    let mark = RwSignal::new(String::new());
+    let times = RwSignal::new(true);
     Effect::new(move |_| {
         if browser::stored(WRAP).as_deref() == Some("1") {
-            wrap.set(true);
+            log.set_wrap(true);
         }
         if browser::stored(TIMES).as_deref() == Some("0") {
             times.set(false);
         }
     });
-    let window = Memo::new(move |_| log.geometry().rows(log.top.get()));
+    let window = Memo::new(move |_| {
+        if log.wrap.get() {
+            let block = log.block.get();
+            (block.first, block.count.min(log.total.get().saturating_sub(block.first)))
+        } else {
+            log.geometry().rows(log.top.get())
+        }
+    });
     let rows = Memo::new(move |_| {
         log.news.track();
-        let (first, count) = window.get();
-        log.cache.try_update_value(|cache| cache.window(first, count)).unwrap_or_default()
+        log.rows(window.get())
     });
     Effect::new(move |_| {
         log.news.track();
@@ -226,31 +437,41 @@ pub fn LogPanel(
     });
     watch_size(log);
     let here = StoredValue::new(here);
-    let height = move || format!("--h:{}px", log.geometry().height().ceil());
+    let space = move || {
+        if log.wrap.get() {
+            let (above, below) = log.block.get().space(log.total.get(), log.row_px.get());
+            format!("--above:{}px;--below:{}px", above.round(), below.round())
+        } else {
+            format!("--h:{}px", log.geometry().height().ceil())
+        }
+    };
     let shift = move || format!("--shift:{}px", -log.geometry().shift(log.top.get()).round());
     let at_end = move || log.geometry().at_end(log.top.get());
+    // A row is drawn anew when it has come, and when the whole of it has.
+    let key = |(index, row): &(u64, Option<Arc<Row>>)| (*index, row.as_ref().map(|row| row.text.len()));
     view! {
         <section class="log" class:times=move || times.get()>
-            <Toolbar log=log wrap=wrap times=times mark=mark first_error=first_error/>
+            <Toolbar log=log times=times first_error=first_error/>
             <div
                 class="log-scroll"
-                class:wrap=move || wrap.get()
+                class:wrap=move || log.wrap.get()
                 role="log"
                 aria-live="off"
-                aria-label=t("log.label")
+                aria-label=crate::locales::t("log.label")
                 tabindex="0"
                 node_ref=log.scroller
                 on:scroll=move |_| log.scrolled()
             >
-                <div class="log-space" style=height>
+                <div class="log-space" style=space>
                     <div class="log-view" class:end=at_end>
                         <div class="log-rows" style=shift>
-                            <For each=move || rows.get() key=|(row, content)| (*row, content.is_some()) let:item>
-                                {row::view(item.0, item.1, log.target, here, notes, mark)}
+                            <For each=move || rows.get() key=key let:item>
+                                {row::view(item.0, item.1, log, here, notes)}
                             </For>
                         </div>
                         {move || {
-                            (log.total.get() == 0).then(|| view! { <p class="log-empty">{t("log.empty")}</p> })
+                            (log.total.get() == 0)
+                                .then(|| view! { <p class="log-empty">{crate::locales::t("log.empty")}</p> })
                         }}
                     </div>
                 </div>
@@ -260,23 +481,28 @@ pub fn LogPanel(
     .into_any()
 }
 
-/// Follows the height of the view, which the first drawing could only guess.
+/// Follows the size of the view, whose height the first drawing could only guess.
 fn watch_size(log: Log) {
     Effect::new(move |_| {
         let Some(scroller) = log.scroller.get() else { return };
+        let width = StoredValue::new(0);
         let measure = move || {
             let Some(Some(scroller)) = log.scroller.try_get_untracked() else { return };
             let px = f64::from(scroller.client_height());
-            if px > 0.0 && px != log.view_px.get_untracked() {
-                let first_time = log.scroll.get_value() == 0.0;
-                log.view_px.set(px);
-                match log.target.get_untracked() {
-                    Some(row) if first_time => {
-                        log.top.set(log.geometry_untracked().top_for(row));
-                        log.place();
-                    }
-                    _ => log.settle(),
+            // Wrapped rows have other heights in another width.
+            let wider = width.try_get_value() != Some(scroller.client_width()) && log.wrap.get_untracked();
+            width.try_set_value(scroller.client_width());
+            if px <= 0.0 || (px == log.view_px.get_untracked() && !wider) {
+                return;
+            }
+            let first_time = log.scroll.get_value() == 0.0;
+            log.view_px.set(px);
+            match log.target.get_untracked() {
+                Some(row) if first_time => {
+                    log.put_in_sight(row);
+                    log.place();
                 }
+                _ => log.settle(),
             }
         };
         measure();
@@ -288,138 +514,4 @@ fn watch_size(log: Log) {
             on_cleanup(move || held.0.disconnect());
         }
     });
-}
-
-#[component]
-fn Toolbar(
-    log: Log,
-    wrap: RwSignal<bool>,
-    times: RwSignal<bool>,
-    mark: RwSignal<String>,
-    first_error: Signal<Option<u64>>,
-) -> impl IntoView {
-    let said = RwSignal::new(String::new());
-    let hit = StoredValue::new(None::<u64>);
-    let input = NodeRef::<leptos::html::Input>::new();
-    let find = move |event: ev::SubmitEvent| {
-        event.prevent_default();
-        let text = input.get_untracked().map(|i| i.value()).unwrap_or_default();
-        if text != mark.get_untracked() {
-            hit.set_value(None);
-            mark.set(text.clone());
-        }
-        if text.is_empty() {
-            said.set(String::new());
-            return;
-        }
-        let id = log.id.get_value();
-        let from = hit.get_value().map_or(0, |row| row + 1);
-        spawn_local(async move {
-            let mut found = search_log(id.clone(), text.clone(), from).await;
-            let mut again = false;
-            if matches!(found, Ok(None)) && from > 0 {
-                again = true;
-                found = search_log(id, text, 0).await;
-            }
-            match found {
-                Ok(Some(found)) => {
-                    hit.set_value(Some(found.row));
-                    log.go_to(found.row);
-                    let row = format::count(found.row + 1);
-                    let key = if again { "log.found_again" } else { "log.found" };
-                    said.try_set(tf(key, &[("row", &row)]));
-                }
-                Ok(None) => drop(said.try_set(t("log.not_found"))),
-                Err(problem) => drop(said.try_set(crate::ui::sentence(&problem))),
-            }
-        });
-    };
-    let toggle = |signal: RwSignal<bool>, key: &'static str| {
-        move |_| {
-            signal.update(|on| *on = !*on);
-            if !key.is_empty() {
-                browser::store(key, if signal.get_untracked() { "1" } else { "0" });
-            }
-        }
-    };
-    let follow = move |_| {
-        log.follow.update(|on| *on = !*on);
-        log.settle();
-    };
-    let copy = move |_| copy_log(log, said);
-    let id = log.id.get_value();
-    view! {
-        <div class="log-bar">
-            <form role="search" on:submit=find>
-                <input
-                    type="search"
-                    node_ref=input
-                    aria-label=t("log.search")
-                    placeholder=t("log.search")
-                    spellcheck="false"
-                    autocomplete="off"
-                />
-            </form>
-            <button
-                type="button"
-                class="tool"
-                disabled=move || first_error.get().is_none()
-                on:click=move |_| {
-                    if let Some(row) = first_error.get_untracked() {
-                        log.go_to(row);
-                    }
-                }
-            >
-                {icon("first")}
-                {t("log.first_error")}
-            </button>
-            {switch(t("log.follow"), log.follow, follow)}
-            {switch(t("log.wrap"), wrap, toggle(wrap, WRAP))}
-            {switch(t("log.times"), times, toggle(times, TIMES))}
-            <span class="log-said" role="status">{move || said.get()}</span>
-            <button type="button" class="tool" on:click=copy>{icon("copy")} {t("log.copy")}</button>
-            <a class="tool" href=format!("/builds/{id}/log?download=1") download rel="external">
-                {icon("download")}
-                {t("log.download")}
-            </a>
-        </div>
-    }
-    .into_any()
-}
-
-fn switch(label: String, on: RwSignal<bool>, act: impl Fn(ev::MouseEvent) + 'static) -> AnyView {
-    view! {
-        <button
-            type="button"
-            class="tool"
-            role="switch"
-            aria-checked=move || if on.get() { "true" } else { "false" }
-            on:click=act
-        >
-            {label}
-        </button>
-    }
-    .into_any()
-}
-
-/// Copies what is selected in the log, else the whole log where it is not too long, else what is in sight.
-fn copy_log(log: Log, said: RwSignal<String>) {
-    let tell = move |key: &'static str| move |done: bool| drop(said.try_set(t(if done { key } else { "copy.failed" })));
-    let selected = browser::selection_within(".log-rows");
-    if !selected.is_empty() {
-        browser::copy(selected, tell("log.copied_selection"));
-    } else if log.total.get_untracked() <= COPY_WHOLE_ROWS {
-        let id = log.id.get_value();
-        spawn_local(async move {
-            match browser::fetch_text(&format!("/builds/{id}/log")).await {
-                Some(text) => browser::copy(text, tell("log.copied")),
-                None => drop(said.try_set(t("copy.failed"))),
-            }
-        });
-    } else {
-        let (first, count) = log.geometry_untracked().rows(log.top.get_untracked());
-        let rows = log.cache.try_update_value(|cache| cache.window(first, count)).unwrap_or_default();
-        let text: Vec<String> = rows.into_iter().filter_map(|(_, r)| r).map(|r| ansi::plain(&r.to_text())).collect();
-        browser::copy(text.join("\n"), tell("log.copied_part"));
-    }
 }

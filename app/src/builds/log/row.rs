@@ -1,5 +1,6 @@
 //! One row of the log. Texts are text nodes: nothing that a build prints becomes HTML.
 
+use super::{Log, plain_click};
 use super::ansi::{self, Span};
 use crate::locales::{has, t, tf, tm};
 use crate::ui::format;
@@ -7,24 +8,29 @@ use kiops_events::rows::line_seconds;
 use kiops_events::view::NoteView;
 use kiops_events::{Place, Row, RowKind};
 use leptos::prelude::*;
+use leptos::task::spawn_local;
+#[cfg(feature = "ssr")]
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Longer lines are shown up to here until somebody asks for all of it: a page of 64 KiB lines must stay quick.
-const SHOWN_BYTES: usize = 4_000;
 
 pub fn view(
     index: u64,
     row: Option<Arc<Row>>,
-    target: RwSignal<Option<u64>>,
+    log: Log,
     here: StoredValue<String>,
     notes: Signal<Vec<NoteView>>,
-    mark: RwSignal<String>,
 ) -> AnyView {
     let number = index + 1;
     let Some(row) = row else {
-        return view! { <div class="row unknown"><span class="ln">{number}</span> <span class="tx">"…"</span></div> }
-            .into_any();
+        return view! {
+            <div class="row unknown" data-row=index>
+                <span class="ln">{number}</span>
+                " "
+                <span class="tx">"…"</span>
+            </div>
+        }
+        .into_any();
     };
     let class = match row.kind {
         RowKind::Header => "row k-header",
@@ -48,13 +54,24 @@ pub fn view(
     let id = format!("row-{number}");
     let href = here.with_value(|here| format!("{here}&row={number}"));
     let text = if row.kind == RowKind::Note {
-        view! { <span class="tx">{move || notes.with(|notes| note_text(&row, index, notes))}</span> }.into_any()
+        let text = move || {
+            let text = notes.with(|notes| note_text(&row, index, notes));
+            log.mark.with(|wanted| stretch(Span { text, class: String::new() }, wanted))
+        };
+        view! { <span class="tx">{text}</span> }.into_any()
     } else {
-        line(row, mark)
+        line(index, row, log)
+    };
+    // The click marks the row where it is; whoever follows the link from elsewhere is led to it.
+    let point = move |event| {
+        if plain_click(&event) {
+            log.point_at(index);
+        }
     };
     view! {
-        <div class=class id=id class:target=move || target.get() == Some(index)>
-            <a class="ln" href=href>{number}</a>
+        <div class=class id=id data-row=index class:target=move || log.target.get() == Some(index)>
+            // Forty links that all do the same would stand between a keyboard and the rest of the page.
+            <a class="ln" href=href tabindex="-1" on:click=point>{number}</a>
             " "
             {step.map(|step| view! { <span class="st">{step}</span> })}
             {seconds.map(|seconds| view! { <span class="tm">{seconds}</span> })}
@@ -64,34 +81,35 @@ pub fn view(
     .into_any()
 }
 
-fn line(row: Arc<Row>, mark: RwSignal<String>) -> AnyView {
-    let long = row.text.len() > SHOWN_BYTES;
-    let whole = RwSignal::new(!long);
-    let cut = row.cut;
-    let size = row.text.len();
+fn line(index: u64, row: Arc<Row>, log: Log) -> AnyView {
+    let (cut, whole_bytes) = (row.cut, row.whole_bytes);
     let text = move || {
-        let mut end = if whole.get() { row.text.len() } else { SHOWN_BYTES };
-        while !row.text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let wanted = mark.get();
-        ansi::spans(&row.text[..end]).into_iter().map(|span| stretch(span, &wanted)).collect_view()
+        log.mark.with(|wanted| {
+            ansi::spans(&row.text).into_iter().map(|span| stretch(span, wanted)).collect_view()
+        })
     };
     view! {
         <span class="tx">{text}</span>
-        {long
-            .then(|| {
-                let more = tf("log.show_whole", &[("size", &format::memory(size as u64))]);
-                move || {
-                    (!whole.get())
-                        .then(|| {
-                            view! {
-                                <button type="button" class="more" on:click=move |_| whole.set(true)>{more.clone()}</button>
-                            }
-                        })
-                }
-            })}
+        {whole_bytes.map(|bytes| show_whole(index, bytes, log))}
         {cut.then(|| view! { <span class="cut" title=t("log.cut")>"↩"</span> })}
+    }
+    .into_any()
+}
+
+/// Of a very long row the page has the beginning; the rest comes when somebody wants it.
+fn show_whole(index: u64, bytes: u64, log: Log) -> AnyView {
+    let pending = RwSignal::new(false);
+    let fetch = move |_| {
+        pending.set(true);
+        spawn_local(async move {
+            log.whole(index).await;
+            pending.try_set(false);
+        });
+    };
+    view! {
+        <button type="button" class="more" aria-busy=move || pending.get().to_string() on:click=fetch>
+            {tf("log.show_whole", &[("size", &format::memory(bytes))])}
+        </button>
     }
     .into_any()
 }
@@ -138,6 +156,16 @@ fn note_text(row: &Row, index: u64, notes: &[NoteView]) -> String {
             let (code, args) = parse_note(&row.text);
             note_sentence(&code, &args)
         }
+    }
+}
+
+/// A row as its reader sees it, for the search.
+#[cfg(feature = "ssr")]
+pub fn as_shown(row: &Row) -> Cow<'_, str> {
+    match row.kind {
+        // A note's arguments are read back from its text; `u64::MAX` is nobody's row.
+        RowKind::Note => note_text(row, u64::MAX, &[]).into(),
+        _ => ansi::plain(&row.text),
     }
 }
 

@@ -1,11 +1,12 @@
-//! Which rows of a log are in sight. Pure arithmetic: the log may have ten million rows, the page draws a screenful.
+//! Which rows of a log are in sight while each is a line high; `block` is for wrapped ones. Pure arithmetic: the log may
+//! have ten million rows, the page draws a screenful.
 //!
 //! A box that is `height` high gives the scroll bar its length; what is in sight stands still in it and is drawn anew.
 //! Browsers limit how high a box can be, so a very long log is scaled: dragging the bar goes anywhere, while wheel and
 //! keys still move row by row.
 
 /// Below every browser's limit (Firefox ends at 17.8 million pixels).
-const MAX_HEIGHT: f64 = 12_000_000.0;
+pub const MAX_HEIGHT: f64 = 12_000_000.0;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {

@@ -31,7 +31,9 @@ async fn start(
     Id(service): Id<ServiceId>,
     Body(input): Body<StartBuild>,
 ) -> Result<(StatusCode, Json<Started>)> {
-    let started = edge.backend.builds.start(&caller, &service, input).await?;
+    let started = edge.backend.builds.start(&caller, &service, input).await;
+    // What is wrong with the service itself (its token, its registry) is no input of this request.
+    let started = started.map_err(|problem| problem.among(&["branch", "commit", "request_key"]))?;
     Ok((StatusCode::CREATED, Json(started)))
 }
 

@@ -16,6 +16,6 @@ pub fn router() -> Router<Edge> {
         .merge(services::router())
         .merge(builds::router())
         .merge(system::router())
-        .fallback(async || Failure::from(Problem::not_found("route")))
+        .fallback(async || Failure::from(Problem::not_found()))
         .method_not_allowed_fallback(method_not_allowed)
 }

@@ -1,4 +1,5 @@
-//! Services and their settings.
+//! Services and their settings. A part that is saved alone names its inputs without the part's own name: as they were
+//! sent.
 
 use crate::http::Edge;
 use crate::http::failure::Result;
@@ -56,7 +57,8 @@ async fn save_settings(
     Id(id): Id<ServiceId>,
     Body(input): Body<SettingsInput>,
 ) -> Result<Json<BuildSettings>> {
-    Ok(Json(edge.backend.services.save_settings(&caller, &id, input).await?))
+    let saved = edge.backend.services.save_settings(&caller, &id, input).await;
+    Ok(Json(saved.map_err(|problem| problem.within("settings"))?))
 }
 
 async fn save_source(
@@ -65,7 +67,8 @@ async fn save_source(
     Id(id): Id<ServiceId>,
     Body(input): Body<SourceInput>,
 ) -> Result<Json<Source>> {
-    Ok(Json(edge.backend.services.save_source(&caller, &id, input).await?))
+    let saved = edge.backend.services.save_source(&caller, &id, input).await;
+    Ok(Json(saved.map_err(|problem| problem.within("source"))?))
 }
 
 async fn save_registry(
@@ -74,7 +77,8 @@ async fn save_registry(
     Id(id): Id<ServiceId>,
     Body(input): Body<RegistryInput>,
 ) -> Result<Json<RegistryConfig>> {
-    Ok(Json(edge.backend.services.save_registry(&caller, &id, input).await?))
+    let saved = edge.backend.services.save_registry(&caller, &id, input).await;
+    Ok(Json(saved.map_err(|problem| problem.within("registry_config"))?))
 }
 
 async fn refs(State(edge): State<Edge>, SignedIn(caller): SignedIn, Id(id): Id<ServiceId>) -> Result<Json<RefList>> {

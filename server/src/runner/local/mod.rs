@@ -21,6 +21,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use folder::Attempt;
 use kiops_app::model::BuildId;
+use kiops_events::address::AddressPolicy;
 use kiops_events::spec::BuildkitSpec;
 use process::Who;
 use rustix::fs::{FlockOperation, flock};
@@ -50,6 +51,8 @@ pub struct LocalConfig {
     pub dockerhub_mirrors: Vec<String>,
     /// Registries served over plain HTTP, `host:port`.
     pub insecure_registries: Vec<String>,
+    /// Where agents may fetch sources from.
+    pub addresses: AddressPolicy,
 }
 
 /// An attempt's gate.
@@ -148,13 +151,20 @@ impl Runner for LocalRunner {
         let _one = gate.lock().await;
         let at = self.attempt(&build, start.spec.attempt);
         start.spec.buildkit = self.buildkit().await?.clone();
+        start.spec.source.addresses = self.config.addresses;
         if !rustix::process::geteuid().is_root() {
             // Only root's cgroups can be counted on; the screen says that limits apply in Kubernetes.
             start.spec.limits.cgroup = None;
         }
         if !at.folder.exists() {
             let at = at.clone();
-            blocking(move || folder::prepare(&at, start)).await?;
+            blocking(move || folder::prepare(&at, start)).await.map_err(|error| {
+                if is_full(&error) {
+                    RunnerError::Refused { code: "disk_full", detail: format!("{error:#}") }
+                } else {
+                    RunnerError::Other(error)
+                }
+            })?;
         }
         if at.who("agent.stat").is_some() {
             // This attempt has been started before, and however far it came, it is not started twice.
@@ -241,6 +251,12 @@ async fn dial(at: &Attempt) -> std::io::Result<Box<dyn RelayIo>> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("a task of the local runner")?
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let full =
+        |e: &std::io::Error| matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(full)
 }
 
 /// `buildkitd github.com/moby/buildkit v0.32.2 <revision>`.

@@ -74,6 +74,7 @@ fn config(folder: &Path, agent: &str) -> LocalConfig {
         buildctl: "buildctl".into(),
         dockerhub_mirrors: vec![],
         insecure_registries: vec![],
+        addresses: AddressPolicy { loopback: true },
     }
 }
 
@@ -93,6 +94,7 @@ fn start(attempt: u32) -> StartSpec {
                 commit: "a".repeat(40),
                 reference: "refs/heads/main".into(),
                 submodules: true,
+                addresses: Default::default(),
             },
             dockerfile: DockerfileSpec::Auto,
             image: ImageSpec { references: vec!["r/x:1".into()], plain_http: true, platform: None },

@@ -220,18 +220,56 @@ pub(super) async fn append_note(conn: &mut Conn, id: &BuildId, now: i64, code: &
     let mut view: BuildView = from_json(&view, "view")?;
     let Stored { mut place, mut size } = stored_progress(conn, id).await?;
     let note = EventKind::Note { code: code.to_owned(), args: BTreeMap::new() };
+    for piece in note_piece(&mut place, &mut view, &note, now, false)? {
+        insert_piece(conn, id, &mut size, piece).await?;
+    }
+    write_progress(conn, id, &place, &size, &json(&view)?).await
+}
+
+/// Takes a finished build's log away from its readers, all at once: what they find from now on is one note that says so.
+/// The pieces themselves are deleted afterwards.
+pub(super) async fn replace_log(conn: &mut Conn, id: &str, now: i64, days: u32) -> Result<()> {
+    let id: BuildId = id.parse().map_err(anyhow::Error::from)?;
+    let Stored { mut place, .. } = stored_progress(conn, &id).await?;
+    let row = sqlx::query("SELECT view FROM build_progress WHERE build_id = $1")
+        .bind(id.as_str())
+        .fetch_one(&mut *conn)
+        .await?;
+    // A view that cannot be read must not keep the log for ever.
+    let mut view: BuildView = from_json(&row, "view").unwrap_or_default();
+    view.without_log();
+    let args = BTreeMap::from([("days".to_owned(), days.to_string())]);
+    let note = EventKind::Note { code: "log_removed".to_owned(), args };
+    let mut size = LogSize { rows: 0, open_pieces: 0, open_bytes: 0 };
+    for piece in note_piece(&mut place, &mut view, &note, now, true)? {
+        insert_piece(conn, &id, &mut size, piece).await?;
+    }
+    write_progress(conn, &id, &place, &size, &json(&view)?).await?;
+    sqlx::query("UPDATE build_progress SET log_from = $2 WHERE build_id = $1")
+        .bind(id.as_str())
+        .bind(int(place.pos))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A note of the server's own at the next position, folded in.
+fn note_piece(
+    place: &mut Place,
+    view: &mut BuildView,
+    note: &EventKind,
+    now: i64,
+    sealed: bool,
+) -> Result<Vec<log::Piece>> {
     place.pos += 1;
-    view.apply(place.pos, place.attempt, 0, &note);
+    view.apply(place.pos, place.attempt, 0, note);
     let entry = LogEntry {
         pos: place.pos,
         attempt: place.attempt,
         seq: 0,
         at_ms: now,
-        rows: row_count(&note),
-        payload: serde_json::to_vec(&note).map_err(anyhow::Error::from)?,
+        rows: row_count(note),
+        payload: serde_json::to_vec(note).map_err(anyhow::Error::from)?,
     };
-    for piece in log::pack(&[entry], false).map_err(anyhow::Error::from)? {
-        insert_piece(conn, id, &mut size, piece).await?;
-    }
-    write_progress(conn, id, &place, &size, &json(&view)?).await
+    Ok(log::pack(&[entry], sealed).map_err(anyhow::Error::from)?)
 }

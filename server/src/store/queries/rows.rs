@@ -4,6 +4,8 @@ use super::{Db, Row};
 use crate::store::log;
 use crate::store::*;
 use sqlx::Row as _;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 pub(super) fn user_row(row: &Row) -> Result<UserRow> {
     Ok(UserRow {
@@ -22,7 +24,8 @@ pub(super) fn service_row(row: &Row) -> Result<ServiceRow> {
         git_url: get(row, "git_url")?,
         default_branch: get(row, "default_branch")?,
         git_secret: maybe_id_of(row, "git_secret")?,
-        registry: from_json(row, "registry")?,
+        source_version: get(row, "source_version")?,
+        registry: RegistryConfig { version: get(row, "registry_version")?, ..from_json(row, "registry")? },
         registry_secret: maybe_id_of(row, "registry_secret")?,
         settings: BuildSettings { version: get(row, "settings_version")?, ..from_json(row, "settings")? },
         cache_generation: get(row, "cache_generation")?,
@@ -55,8 +58,29 @@ pub(super) fn build_row(row: &Row) -> Result<BuildRow> {
             .map(|text| serde_json::from_str(&text).map_err(anyhow::Error::from))
             .transpose()?,
         log_verified: get::<Option<i64>>(row, "log_verified")?.map(|n| n != 0),
+        log_removed_at: get(row, "log_removed_at")?,
         snapshot: from_json(row, "snapshot")?,
     })
+}
+
+/// Rows that can be read, for whoever asked for several: one that cannot (written by a newer version, or damaged) is
+/// said in the log, once, and takes nothing from the others.
+pub(super) fn readable<T>(rows: &[Row], read: fn(&Row) -> Result<T>) -> Vec<T> {
+    rows.iter().filter_map(|row| readable_row(row, read)).collect()
+}
+
+pub(super) fn readable_row<T>(row: &Row, read: fn(&Row) -> Result<T>) -> Option<T> {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    match read(row) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let id = get::<String>(row, "id").unwrap_or_default();
+            if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+                tracing::error!(id, "a stored row cannot be read and is passed over: {error:#}");
+            }
+            None
+        }
+    }
 }
 
 pub(super) fn log_piece(row: &Row) -> Result<LogPiece> {

@@ -1,7 +1,7 @@
 // The build history.
 
 import { readFile } from 'node:fs/promises';
-import { FAILING, QUICK } from '../fixtures/sources';
+import { ENDLESS, FAILING, QUICK } from '../fixtures/sources';
 import { type Service, expect, test } from '../fixtures/test';
 import type { Api } from '../fixtures/api';
 
@@ -142,4 +142,49 @@ test('pages go by number and stay where they are when builds come', async ({ reg
   expect(seen).toEqual(Array.from({ length: 60 }, (_, i) => 60 - i));
   await history.newer.click();
   await expect(history.older).toBeEnabled();
+});
+
+test('what runs tells how it stands without being asked, and keeps the focus where it is', async ({
+  register,
+  dialog,
+  api,
+  page,
+}) => {
+  const service = await register(ENDLESS);
+  const { id } = await api.start(service.id);
+  await dialog.openHistory(service.id);
+  const row = dialog.history.row(1);
+  await expect(row).toContainText('In Progress');
+  await expect(row).toContainText(/0:0[2-9]/);
+  await row.getByRole('link', { name: '#1' }).focus();
+  await api.cancel(id);
+  await expect(row).toContainText('Cancelled');
+  await expect(row.getByRole('button', { name: 'Rebuild' })).toBeVisible();
+  await expect(row.getByRole('link', { name: '#1' })).toBeFocused();
+
+  // Nobody asks about what is over.
+  const asked = page.waitForRequest(/get_history/, { timeout: 4_000 }).catch(() => null);
+  expect(await asked).toBeNull();
+});
+
+test('the way back shows the filters that belong to the address', async ({ register, dialog, api, page }) => {
+  const service = await register();
+  await service.repo.branch('other', 'main');
+  await cancelled(api, service, ['main', 'other']);
+  await dialog.openHistory(service.id);
+  const { history } = dialog;
+  await expect(history.branch.locator('option')).toHaveCount(3);
+  await history.branch.selectOption('other');
+  await expect(history.rows).toHaveCount(1);
+  await history.status.selectOption({ label: 'Success' });
+  await expect(history.rows).toHaveCount(0);
+  await page.goBack();
+  await expect(history.rows).toHaveCount(1);
+  await expect(history.status).toHaveValue('');
+  await expect(history.branch).toHaveValue('other');
+  await page.goBack();
+  await expect(history.rows).toHaveCount(2);
+  await expect(history.branch).toHaveValue('');
+  await page.goForward();
+  await expect(history.branch).toHaveValue('other');
 });

@@ -1,0 +1,89 @@
+// Everybody can use it: assistive programs and small screens.
+
+import AxeBuilder from '@axe-core/playwright';
+import type { Page } from '@playwright/test';
+import { ENDLESS, FAILING } from '../fixtures/sources';
+import { NOBODY, expect, test } from '../fixtures/test';
+import { AnyScreen } from '../pages/frame';
+
+async function withoutViolations(page: Page, where: string): Promise<void> {
+  const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']).analyze();
+  const grave = violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' … ')}`);
+  expect(grave, where).toEqual([]);
+}
+
+async function noSidewaysScroll(page: Page, where: string): Promise<void> {
+  const [wide, seen] = await page.evaluate(() => {
+    const { scrollWidth, clientWidth } = document.documentElement;
+    return [scrollWidth, clientWidth];
+  });
+  expect(wide, where).toBeLessThanOrEqual(seen ?? 0);
+}
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  test.describe(colorScheme, () => {
+    test.use({ colorScheme });
+
+    test('no screen has a grave fault for assistive programs', async ({ page, register, api, browser, server }) => {
+      test.slow();
+      const service = await register(FAILING);
+      const failed = await api.run(service.id);
+      await service.repo.commit('good', { Dockerfile: 'FROM busybox:1\nRUN echo fine\n' }, 'A good one');
+      const good = await api.run(service.id, 'good');
+      const edit = `/services/edit/${service.id}`;
+      const screen = new AnyScreen(page);
+      for (const path of [
+        '/services',
+        '/services?add=1',
+        edit,
+        `${edit}?edit=registry`,
+        `${edit}?edit=source`,
+        `${edit}?build=settings`,
+        `${edit}?build=run`,
+        `${edit}?build=run&id=${failed.id}`,
+        `${edit}?build=run&id=${good.id}`,
+        `${edit}?build=history`,
+        `${edit}?build=help`,
+      ]) {
+        await screen.open(path);
+        await withoutViolations(page, path);
+      }
+      const stranger = await browser.newContext({ baseURL: server.url, storageState: NOBODY, colorScheme });
+      const door = await stranger.newPage();
+      await door.goto('/sign-in');
+      await withoutViolations(door, '/sign-in');
+      await stranger.close();
+    });
+
+    test('nor has a build while it runs', async ({ page, register, dialog }) => {
+      const service = await register(ENDLESS);
+      await dialog.openRun(service.id);
+      await dialog.run.start.click();
+      await expect(dialog.build.log.log).toContainText('waiting for ever');
+      await withoutViolations(page, 'a running build');
+    });
+  });
+}
+
+test('360 pixels are wide enough', async ({ page, register, api }) => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  const service = await register(FAILING);
+  const failed = await api.run(service.id);
+  const edit = `/services/edit/${service.id}`;
+  const screen = new AnyScreen(page);
+  for (const path of [
+    '/services',
+    '/services?add=1',
+    edit,
+    `${edit}?build=settings`,
+    `${edit}?build=run`,
+    `${edit}?build=run&id=${failed.id}`,
+    `${edit}?build=history`,
+    `${edit}?build=help`,
+  ]) {
+    await screen.open(path);
+    await noSidewaysScroll(page, path);
+  }
+});
