@@ -63,7 +63,7 @@ async fn several_readers_at_once_see_the_same() {
     let lab = lab().await;
     let agent = lab.attempt_of("FROM alpine:3\nRUN for i in 1 2 3; do echo $i; sleep 0.1; done\n").await.start();
     let (mut first, mut second) = (agent.follow(0).await, agent.follow(0).await);
-    let (events, others) = tokio::join!(first.to_result(), second.to_result());
+    let (events, others) = tokio::join!(first.until_result(), second.until_result());
     assert!(others.iter().map(|(_, payload)| payload).eq(events.iter().map(|(_, payload)| payload)));
     // Only now: a released agent leaves, whoever else is still reading.
     first.send(Frame::Release).await;

@@ -256,7 +256,7 @@ impl Agent {
     /// All events from `after` on, with their raw payloads. Asserts that they come in order, once each.
     pub async fn follow_to_end(&mut self, after: u64) -> Vec<(AgentEvent, Vec<u8>)> {
         let mut follow = self.follow(after).await;
-        let events = follow.to_result().await;
+        let events = follow.until_result().await;
         assert!(events.iter().zip(after + 1..).all(|((event, _), seq)| event.seq == seq), "{}", self.log());
         follow.send(Frame::Ack(after + events.len() as u64)).await;
         follow.send(Frame::Release).await;
@@ -373,7 +373,7 @@ impl Follow {
     }
 
     /// All events up to the result, with their raw payloads.
-    pub async fn to_result(&mut self) -> Vec<(AgentEvent, Vec<u8>)> {
+    pub async fn until_result(&mut self) -> Vec<(AgentEvent, Vec<u8>)> {
         let mut events = Vec::new();
         loop {
             let (event, payload) = self.event().await.expect("the relay closed before the result");
