@@ -55,7 +55,10 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
 pub fn App() -> impl IntoView {
     provide_meta_context();
     #[cfg(feature = "ssr")]
-    provide_context(locales::current());
+    {
+        provide_context(locales::current());
+        provide_context(builds::OneMoment::default());
+    }
     // Tests and people's scripts wait for this before the first click.
     Effect::new(|_| {
         if let Some(root) = ui::browser::root_element() {
