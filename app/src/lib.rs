@@ -57,7 +57,10 @@ pub fn shell(options: LeptosOptions) -> impl IntoView {
 pub fn App() -> impl IntoView {
     provide_meta_context();
     #[cfg(feature = "ssr")]
-    provide_context(locales::current());
+    {
+        provide_context(locales::current());
+        provide_context(builds::OneMoment::default());
+    }
     frame::hear_the_way_back();
     // Tests and people's scripts wait for this before the first click.
     Effect::new(|_| {

@@ -38,8 +38,9 @@ export class LogView {
   async find(text: string): Promise<void> {
     await this.search.fill(text);
     await this.search.press('Enter');
-    await expect(this.marks.first()).toBeInViewport();
-    await expect(this.marks.first()).toHaveText(text, { ignoreCase: true });
+    const hit = this.log.locator('.target mark').first();
+    await expect(hit).toHaveText(text, { ignoreCase: true });
+    await expect(hit).toBeInViewport();
   }
 
   /** What is drawn: number and text of each row. Rows whose text is still on its way are left out. */

@@ -17,6 +17,7 @@ use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::hooks::{use_location, use_query_map};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What the page knows of a build; kept up to date by the stream.
@@ -95,15 +96,32 @@ pub fn telling_row(snapshot: &LiveSnapshot) -> Option<u64> {
     evidence.or(view.first_error_row).filter(|_| build.head.status == BuildStatus::Failure)
 }
 
+type Snapshot = ArcResource<Result<LiveSnapshot, Problem>>;
+
+/// What one page is written from. A server draws a page's parts more than once, and a running build goes on meanwhile: all
+/// that is drawn, and what the browser takes over, must be of one moment.
+#[derive(Clone, Default)]
+pub struct OneMoment(Arc<Mutex<Option<(BuildId, Snapshot)>>>);
+
+fn snapshot_of(id: BuildId, row: Option<u64>) -> Snapshot {
+    let ask = |id: BuildId| ArcResource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
+    let Some(OneMoment(moment)) = use_context() else { return ask(id) };
+    let mut moment = moment.lock().unwrap_or_else(|e| e.into_inner());
+    match &*moment {
+        Some((known, snapshot)) if *known == id => snapshot.clone(),
+        _ => moment.insert((id.clone(), ask(id))).1.clone(),
+    }
+}
+
 #[component]
 pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
     let row = wanted_row();
-    let snapshot = Resource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
+    let snapshot = snapshot_of(id, row);
     let service = shown.detail.with_untracked(|d| d.id.clone());
     view! {
         <Suspense fallback=|| view! { <div class="live skeleton-live" aria-hidden="true"></div> }>
             {move || {
-                let service = service.clone();
+                let (service, snapshot) = (service.clone(), snapshot.clone());
                 Suspend::new(async move {
                     match snapshot.await {
                         // Another service's build is not to be found here.

@@ -14,6 +14,8 @@ mod steps;
 mod stream;
 
 pub use dialog::BuildDialog;
+#[cfg(feature = "ssr")]
+pub use live::OneMoment;
 
 use crate::locales::{t, tf};
 use crate::model::{BuildHead, BuildStatus};

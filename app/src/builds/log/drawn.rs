@@ -88,18 +88,11 @@ impl Drawn {
     }
 }
 
-/// Scrolls a mark of the search into sight: in a long line it lies far to the right, or far below in a wrapped one.
-/// False while there is none.
-pub fn show_mark(scroller: &Element, row: u64) -> bool {
-    let Ok(Some(mark)) = scroller.query_selector(&format!("[{ROW}=\"{row}\"] mark")) else { return false };
-    let (view, rect) = (scroller.get_bounding_client_rect(), mark.get_bounding_client_rect());
-    let (width, height) = (f64::from(scroller.client_width()), f64::from(scroller.client_height()));
-    let (left, top) = (rect.left() - view.left(), rect.top() - view.top());
-    if left < 0.0 || left + rect.width() > width {
-        scroller.set_scroll_left(scroller.scroll_left() + (left - width / 3.0).round() as i32);
-    }
-    if top < 0.0 || top + rect.height() > height {
-        scroller.set_scroll_top(scroller.scroll_top() + (top - height / 3.0).round() as i32);
-    }
-    true
+/// Where the first mark of a search stands: how far down its row, as a part of the row's height, and where from left to
+/// right; none while the row is not drawn.
+pub fn mark_in(scroller: &Element, row: u64) -> Option<(f64, f64, f64)> {
+    let row = scroller.query_selector(&format!("[{ROW}=\"{row}\"]")).ok()??;
+    let (row, mark) = (row.get_bounding_client_rect(), row.query_selector("mark").ok()??.get_bounding_client_rect());
+    let left = mark.left() - scroller.get_bounding_client_rect().left();
+    Some(((mark.top() - row.top()) / row.height().max(1.0), left, left + mark.width()))
 }

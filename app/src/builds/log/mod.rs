@@ -18,7 +18,7 @@ use crate::model::{BuildId, MAX_RANGE_ROWS, RowsPage};
 use crate::ui::{browser, sentence};
 use block::Block;
 use cache::Cache;
-use drawn::Drawn;
+use drawn::{Drawn, mark_in};
 use kiops_events::Row;
 use kiops_events::view::NoteView;
 use leptos::ev;
@@ -165,6 +165,23 @@ impl Log {
         self.hold.set_value(Hold::Row { row, part: 0.0, px: geometry.view_px / 3.0 });
         self.cover(top as u64);
         self.top.set(top);
+    }
+
+    /// Brings what was found in a row into sight: in a long line it stands far to the right, or far down a wrapped one.
+    /// False while it is not drawn.
+    fn show_mark(self, row: u64) -> bool {
+        let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return false };
+        let Some((part, left, right)) = mark_in(&scroller, row) else { return false };
+        let width = f64::from(scroller.client_width());
+        if left < 0.0 || right > width {
+            scroller.set_scroll_left(scroller.scroll_left() + (left - width / 3.0).round() as i32);
+        }
+        if self.wrap.get_untracked() {
+            let px = self.view_px.get_untracked() / 3.0;
+            self.hold.set_value(Hold::Row { row, part, px });
+            self.place();
+        }
+        true
     }
 
     /// Keeps the end in sight while following; keeps the bar true otherwise.

@@ -1,7 +1,6 @@
 //! From hit to hit. The server looks through the log; the page goes there.
 
 use super::Log;
-use super::drawn::show_mark;
 use crate::builds::api::search_log;
 use crate::locales::{t, tf};
 use crate::ui::{format, sentence};
@@ -60,8 +59,7 @@ fn show(log: Log, row: u64) {
     const TRIES: u32 = 100;
     fn look(log: Log, row: u64, tries: u32) {
         request_animation_frame(move || {
-            let Some(Some(scroller)) = log.scroller.try_get_untracked() else { return };
-            if !show_mark(&scroller, row) && tries > 0 && log.target.try_get_untracked() == Some(Some(row)) {
+            if tries > 0 && log.target.try_get_untracked() == Some(Some(row)) && !log.show_mark(row) {
                 look(log, row, tries - 1);
             }
         });
