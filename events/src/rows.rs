@@ -68,15 +68,8 @@ pub fn row_count(kind: &EventKind) -> u64 {
 
 /// Hands each of an event's rows to `out`, in order; as many as [`row_count`] says.
 pub fn write_rows(kind: &EventKind, mut out: impl FnMut(Row)) {
-    let plain = |kind, place, text: String| Row {
-        kind,
-        place,
-        line: None,
-        at_ms: None,
-        text,
-        cut: false,
-        whole_bytes: None,
-    };
+    let plain =
+        |kind, place, text: String| Row { kind, place, line: None, at_ms: None, text, cut: false, whole_bytes: None };
     match kind {
         EventKind::Lines(lines) => write_lines(lines, out),
         EventKind::StepStarted { step, name, .. } => {

@@ -115,7 +115,8 @@ fn step_row(live: Live, index: usize) -> AnyView {
     };
     let row = move || step.with(|s| s.as_ref().map(|s| s.first_row).unwrap_or_default());
     let href = move || {
-        live.build.with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, row() + 1))
+        live.build
+            .with(|b| format!("/services/edit/{}?build=run&id={}&row={}", b.head.service_id, b.head.id, row() + 1))
     };
     // A second click on the same step changes no address, and leads there all the same.
     let go = move |event| {

@@ -4,8 +4,8 @@
 //! A watcher subscribes first and reads the store afterwards, so there is no moment between the two that it could miss.
 //! What is published is what is committed already. While nobody watches, publishing costs a look at a counter.
 
-use super::read::{self, LastRows};
 use super::Inner;
+use super::read::{self, LastRows};
 use crate::clock::now_ms;
 use futures::Stream;
 use kiops_app::error::Result;

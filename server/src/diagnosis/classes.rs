@@ -30,7 +30,7 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
 
 pub fn actions(code: &str, group: &str) -> &'static [&'static str] {
     match code {
-        "git_auth" | "git_not_found" | "git_tls" => &["source_settings"],
+        "git_auth" | "git_not_found" | "git_tls" | "git_address" => &["source_settings"],
         "git_ref" | "git_dns" | "git_net" | "git_failed" => &["rebuild", "source_settings"],
         "push_auth" | "push_denied" | "push_404" | "push_quota" | "base_auth" => &["registry_settings"],
         "push_server" | "rate_limited" | "network" | "dns" => &["rebuild"],

@@ -295,7 +295,8 @@ impl Log {
             return;
         }
         self.scroll.set_value(now);
-        let at_end = if self.wrap.get_untracked() { self.scrolled_wrapped() } else { self.scrolled_by_rows(before, now) };
+        let at_end =
+            if self.wrap.get_untracked() { self.scrolled_wrapped() } else { self.scrolled_by_rows(before, now) };
         let follow = now > before && at_end;
         if self.follow.get_untracked() != follow {
             self.follow.set(follow);

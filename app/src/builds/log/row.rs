@@ -1,7 +1,7 @@
 //! One row of the log. Texts are text nodes: nothing that a build prints becomes HTML.
 
-use super::{Log, plain_click};
 use super::ansi::{self, Span};
+use super::{Log, plain_click};
 use crate::locales::{has, t, tf, tm};
 use crate::ui::format;
 use kiops_events::rows::line_seconds;
@@ -84,9 +84,7 @@ pub fn view(
 fn line(index: u64, row: Arc<Row>, log: Log) -> AnyView {
     let (cut, whole_bytes) = (row.cut, row.whole_bytes);
     let text = move || {
-        log.mark.with(|wanted| {
-            ansi::spans(&row.text).into_iter().map(|span| stretch(span, wanted)).collect_view()
-        })
+        log.mark.with(|wanted| ansi::spans(&row.text).into_iter().map(|span| stretch(span, wanted)).collect_view())
     };
     view! {
         <span class="tx">{text}</span>
