@@ -121,6 +121,84 @@ async fn each_fault_of_a_host_has_its_name() {
 }
 
 #[tokio::test]
+async fn what_only_this_machine_reaches_is_not_fetched() {
+    let lab = lab().await;
+    let sha = "1234567890123456789012345678901234567890";
+    for url in ["http://169.254.169.254/latest/x.git", "https://[fd00:ec2::254]/x.git", "http://0.0.0.0/x.git"] {
+        let story = failed(lab.attempt(url, sha), "git_address").await;
+        assert!(url.contains(&story.result().args["host"]), "{url}");
+    }
+    // A server that others reach does not lend them its loopback, by whatever name.
+    let (repo, commit) = lab.repo(&[("Dockerfile", DOCKERFILE), ("version", "v\n")]).await;
+    for url in
+        [repo.url().to_owned(), repo.url().replace("127.0.0.1", "localhost"), repo.url().replace("127.0.0.1", "0x7f.1")]
+    {
+        let mut attempt = lab.attempt(&url, &commit);
+        attempt.spec.source.addresses.loopback = false;
+        failed(attempt, "git_address").await;
+    }
+    // Nor is a repository a way there: neither its submodules, also those of a submodule, nor a redirect.
+    let (inner, _) = lab.repo(&[("inner.txt", "i")]).await;
+    let inner_commit = inner.add_submodule("main", "deep", "http://169.254.169.254/deep.git", sha).await.unwrap();
+    for (url, commit) in
+        [("http://169.254.169.254/x.git", sha), ("git@169.254.169.254:x.git", sha), (inner.url(), &inner_commit)]
+    {
+        let (outer, _) = lab.repo(&[("Dockerfile", DOCKERFILE), ("version", "v\n")]).await;
+        let outer_commit = outer.add_submodule("main", "sub", url, commit).await.unwrap();
+        let story = failed(lab.attempt(outer.url(), &outer_commit), "git_address").await;
+        assert_eq!(story.result().args["host"], "169.254.169.254");
+    }
+    let moved = redirecting(|_| "http://169.254.169.254/latest".to_owned()).await;
+    failed(lab.attempt(&format!("{moved}/x.git"), sha), "git_not_found").await;
+}
+
+#[tokio::test]
+async fn a_missing_suffix_is_added_for_repositories_and_submodules() {
+    let lab = lab().await;
+    let (module, module_commit) = lab.repo(&[("module.txt", "m")]).await;
+    let (outer, _) = lab.repo(&[("Dockerfile", DOCKERFILE), ("version", "v\n")]).await;
+    // As GitLab does: the address without its suffix redirects to the one with it.
+    let behind = lab.git.url();
+    let host = redirecting(move |path| format!("{behind}{}", path.replace("/info/refs", ".git/info/refs"))).await;
+    let without =
+        |repo: &kiops_rig::Repo| repo.url().replace(&lab.git.url(), &host).trim_end_matches(".git").to_owned();
+    let commit = outer.add_submodule("main", "sub", &without(&module), &module_commit).await.unwrap();
+    assert_eq!(seen(lab.attempt(&without(&outer), &commit)).await[2], "./sub/module.txt");
+}
+
+/// A host that hands requests with the suffix on to the lab's and answers all others with a redirect.
+async fn redirecting(to: impl Fn(&str) -> String + Send + Sync + 'static) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let behind = lab().await.git.url().trim_start_matches("http://").to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let to = std::sync::Arc::new(to);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let (to, behind) = (to.clone(), behind.clone());
+            tokio::spawn(async move {
+                let mut head = vec![0; 16_384];
+                let read = connection.read(&mut head).await.unwrap_or(0);
+                let text = String::from_utf8_lossy(&head[..read]).into_owned();
+                let path = text.split(' ').nth(1).unwrap_or_default();
+                if path.contains(".git/") && !path.starts_with("/x.git") {
+                    let mut other = tokio::net::TcpStream::connect(&behind).await.unwrap();
+                    other.write_all(&head[..read]).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut connection, &mut other).await;
+                } else {
+                    let moved = format!(
+                        "HTTP/1.1 301 Moved\r\nlocation: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                        to(path)
+                    );
+                    let _ = connection.write_all(moved.as_bytes()).await;
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
 async fn a_host_that_never_answers_is_ended_by_the_time_limit() {
     let lab: &Lab = lab().await;
     let host = GitServer::start(GitOptions::default()).await.unwrap();

@@ -308,8 +308,10 @@ impl BuildView {
             step.first_row = 0;
             step.lines = 0;
         }
+        // One more is to come, which says what became of the log, and its row is the first.
+        self.notes.truncate(MAX_NOTES - 1);
         for note in &mut self.notes {
-            note.row = 0;
+            note.row = u64::MAX;
         }
         self.phase_lines.clear();
     }
@@ -348,7 +350,9 @@ mod tests {
         assert_eq!((view.rows, view.first_error_row, view.pos), (0, None, 4));
         assert_eq!((view.steps[0].first_row, view.steps[0].lines, view.steps[0].marker), (0, 0, Marker::Error));
         view.apply(5, 1, 0, &note("log_removed"));
-        assert_eq!((view.rows, view.notes.iter().map(|n| n.row).max()), (1, Some(0)));
+        let first: Vec<_> = view.notes.iter().filter(|n| n.row < view.rows).map(|n| (n.code.as_str(), n.row)).collect();
+        assert_eq!((view.rows, first), (1, vec![("log_removed", 0)]));
+        assert_eq!(view.notes[0].code, "queued");
     }
 
     fn start(step: u32, at: i64) -> EventKind {

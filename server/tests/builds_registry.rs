@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use kiops_app::model::{RegistryConfig, RegistryKind};
 use kiops_rig::{Fault, FaultyRegistry, GitOptions, GitServer, Login, On, Registry, RegistryOptions};
+use kiops_server::git::AddressPolicy;
 use kiops_server::registry::{RegistryClient, Repository};
 use serde_json::json;
 use std::collections::HashMap;
@@ -25,8 +26,12 @@ fn config(host: &str, username: &str) -> RegistryConfig {
     }
 }
 
+fn client() -> RegistryClient {
+    RegistryClient::new(AddressPolicy { loopback: true })
+}
+
 async fn push_code(at: &Repository) -> &'static str {
-    match RegistryClient::new().check_push(at).await {
+    match client().check_push(at).await {
         Ok(()) => "ok",
         Err(error) => error.code(),
     }
@@ -38,7 +43,7 @@ async fn an_image_is_found_weighed_and_asked_whose_it_is() {
     registry.push_base_images().await.unwrap();
     let manifest = registry.manifest("library/busybox", "1").await.unwrap().unwrap();
     let at = Repository::of(&config(&registry.address(), ""), None);
-    let client = RegistryClient::new();
+    let client = client();
     let image = client.image(&at, "1").await.unwrap().unwrap();
     assert_eq!(image.digest, manifest.digest);
     let sizes = [&manifest.body["config"]["size"], &manifest.body["layers"][0]["size"]];
@@ -57,14 +62,11 @@ async fn a_login_is_needed_right_or_wrong() {
     let config = config(&registry.address(), "robot");
     let right = Repository::of(&config, Some("right-password"));
     assert_eq!(push_code(&right).await, "ok");
-    assert!(RegistryClient::new().image(&right, "1").await.unwrap().is_some());
+    assert!(client().image(&right, "1").await.unwrap().is_some());
     assert_eq!(push_code(&Repository::of(&config, Some("wrong-password"))).await, "registry_auth");
     assert_eq!(push_code(&Repository::of(&config, None)).await, "registry_auth");
-    let problem = RegistryClient::new()
-        .check_push(&Repository::of(&config, Some("wrong-password")))
-        .await
-        .unwrap_err()
-        .problem(&config.host);
+    let problem =
+        client().check_push(&Repository::of(&config, Some("wrong-password"))).await.unwrap_err().problem(&config.host);
     assert_eq!((problem.code.as_str(), problem.field.as_deref()), ("registry_auth", Some("registry_config.password")));
     assert!(!serde_json::to_string(&problem).unwrap().contains("wrong-password"));
 }
@@ -77,8 +79,9 @@ async fn every_way_to_fail_has_its_code() {
     assert_eq!(push_code(&at).await, "ok");
     for (fault, code) in [
         (Fault::Status(403), "registry_denied"),
-        (Fault::Status(500), "network"),
-        (Fault::Status(429), "network"),
+        (Fault::Status(500), "registry_server"),
+        (Fault::Status(503), "registry_server"),
+        (Fault::Status(429), "registry_busy"),
         (Fault::Status(404), "registry_denied"),
         (Fault::Drop, "network"),
     ] {
@@ -93,9 +96,9 @@ async fn every_way_to_fail_has_its_code() {
     let host = git.url().trim_start_matches("http://").to_owned();
     assert_eq!(push_code(&Repository::of(&config(&host, ""), None)).await, "registry_not_a_registry");
     assert_eq!(push_code(&Repository::of(&config("registry.invalid:5000", ""), None)).await, "dns");
-    // TLS where there is none: by another of the loopback's addresses, because 127.0.0.1 itself is never asked for it.
+    // TLS where there is none: by another spelling of the loopback, because 127.0.0.1 itself is never asked for it.
     let port = host.rsplit_once(':').unwrap().1;
-    let secure = RegistryConfig { plain_http: false, ..config(&format!("0.0.0.0:{port}"), "") };
+    let secure = RegistryConfig { plain_http: false, ..config(&format!("127.1:{port}"), "") };
     assert_eq!(push_code(&Repository::of(&secure, None)).await, "tls");
 }
 
@@ -157,4 +160,31 @@ async fn tokens_are_asked_for_with_the_scope_that_the_registry_names() {
     // A login that may only pull gets a token all the same: the refusal comes afterwards.
     let (host, _) = token_registry("pull").await;
     assert_eq!(push_code(&Repository::of(&config(&host, "robot"), Some("right-password"))).await, "registry_denied");
+}
+
+/// Where clouds keep their machines' credentials.
+const METADATA: &str = "http://169.254.169.254/latest";
+
+#[tokio::test]
+async fn nobody_is_led_to_what_only_the_server_reaches() {
+    let realm = format!(r#"Bearer realm="{METADATA}",service="x",scope="y""#);
+    let app = axum::Router::new()
+        .route(
+            "/v2/library/busybox/blobs/uploads/",
+            any(move || async move { (StatusCode::UNAUTHORIZED, [("www-authenticate", realm)]) }),
+        )
+        .route("/v2/library/busybox/manifests/1", any(|| async { (StatusCode::FOUND, [("location", METADATA)]) }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let at = |host: &str| Repository::of(&config(&format!("{host}:{port}"), "robot"), Some("right-password"));
+    assert_eq!(push_code(&at("127.0.0.1")).await, "address_refused", "a token service");
+    let redirected = client().image(&at("127.0.0.1"), "1").await.map_err(|error| error.code());
+    assert_eq!(redirected, Err("address_refused"));
+    // As a server that others reach: neither by number nor by name.
+    let strict = RegistryClient::new(AddressPolicy { loopback: false });
+    for host in ["127.0.0.1", "localhost", "127.1"] {
+        let refused = strict.check_push(&at(host)).await.map_err(|error| error.code());
+        assert_eq!(refused, Err("address_refused"), "{host}");
+    }
 }

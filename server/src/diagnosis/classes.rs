@@ -31,7 +31,7 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
 
 pub fn actions(code: &str, group: &str) -> &'static [&'static str] {
     match code {
-        "git_auth" | "git_not_found" => &["source_settings"],
+        "git_auth" | "git_not_found" | "git_address" => &["source_settings"],
         "git_ref" => &["rebuild"],
         "push_auth" | "push_denied" | "push_404" | "push_quota" | "base_auth" => &["registry_settings"],
         "push_server" | "rate_limited" | "network" | "dns" => &["rebuild"],

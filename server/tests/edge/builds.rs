@@ -194,3 +194,48 @@ async fn a_stopping_server_lets_go_of_streams() {
         assert!(!text.contains("event: end"), "the build goes on, so the page asks again");
     }
 }
+
+#[tokio::test]
+async fn a_log_that_grew_old_is_removed_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = TestServer::on(folder.path(), |_| ()).await;
+    server.sign_in().await;
+    server.pause().await;
+    let service = server.register(service("orders", repository().await)).await;
+    let builds = format!("services/{service}/builds");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let started = server.post(&builds, json!({ "branch": "main", "commit": COMMIT })).await.ok();
+        ids.push(started["id"].as_str().unwrap().to_owned());
+        server.api(Method::POST, &format!("builds/{}/cancel", ids.last().unwrap()), None).await;
+    }
+    server.stop().await.unwrap();
+    let old = "UPDATE builds SET finished_at = finished_at - 100 * 86400000";
+    let url = format!("sqlite:{}", folder.path().join("data/kiops.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query(old).execute(&pool).await.unwrap();
+    pool.close().await;
+
+    let mut server = TestServer::on(folder.path(), |config| config.retention_builds = 1).await;
+    server.sign_in().await;
+    let build = async |id: &str| server.get(&format!("builds/{id}")).await.ok();
+    for waited in 0.. {
+        if build(&ids[0]).await["log_removed_at"].is_i64() {
+            break;
+        }
+        assert!(waited < 100, "it is never removed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = server.get(&format!("builds/{}/log", ids[0])).await.text;
+    assert!(log.lines().count() == 1 && log.contains("log_removed") && log.contains("90"), "{log}");
+    assert_eq!(server.get(&format!("builds/{}/events", ids[0])).await.text.lines().count(), 1);
+    for (language, said) in [("en", "The log was removed after 90 days"), ("ko", "90일이 지나 로그를 삭제했습니다")]
+    {
+        let page = server.browser(Method::GET, &format!("/services/edit/{service}?build=run&id={}", ids[0]));
+        let page = server.send(page.header("accept-language", language)).await;
+        assert!(page.text.contains(said), "{language}: the page does not say it");
+    }
+    assert_eq!(server.get(&builds).await.ok()["builds"].as_array().unwrap().len(), 2, "the builds stay");
+    assert_eq!(build(&ids[1]).await["log_removed_at"], Value::Null, "the newest keeps its log");
+    assert!(server.get(&format!("builds/{}/log", ids[1])).await.text.contains("queued"));
+}
