@@ -138,11 +138,17 @@ apt_as_root() {
   DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 quietly apt-get -y -oDPkg::Lock::Timeout=300 "$@"
 }
 
-# apt_refresh: package lists that are there and not older than an hour.
+# apt_refresh: package lists of all sources that are not older than an hour.
 apt_refresh() {
   local lists=/var/lib/apt/lists
-  compgen -G "$lists/*Packages*" >/dev/null && [ -n "$(find "$lists/partial" -maxdepth 0 -mmin -60 2>/dev/null)" ] && return
-  apt_as_root update || say "the package lists could not be refreshed; going on with the present ones"
+  if compgen -G "$lists/*Packages*" >/dev/null && [ -n "$(find "$lists/partial" -maxdepth 0 -mmin -60 2>/dev/null)" ] &&
+    [ -z "$(find /etc/apt/sources.list /etc/apt/sources.list.d -newer "$lists/partial" 2>/dev/null)" ]; then
+    return
+  fi
+  # Lists that have not changed are not written again.
+  if apt_as_root update; then touch "$lists/partial"; else
+    say "the package lists could not be refreshed; going on with the present ones"
+  fi
 }
 
 # apt_install PACKAGE…: false where it cannot be done, which only root can. No package is taken away for the new ones.

@@ -233,7 +233,7 @@ async fn a_log_that_grew_old_is_removed_and_says_so() {
     {
         let page = server.browser(Method::GET, &format!("/services/edit/{service}?build=run&id={}", ids[0]));
         let page = server.send(page.header("accept-language", language)).await;
-        assert!(page.text.contains(said), "{language}: {}", page.text);
+        assert!(page.text.contains(said), "{language}: the page does not say it");
     }
     assert_eq!(server.get(&builds).await.ok()["builds"].as_array().unwrap().len(), 2, "the builds stay");
     assert_eq!(build(&ids[1]).await["log_removed_at"], Value::Null, "the newest keeps its log");

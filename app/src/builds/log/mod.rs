@@ -257,19 +257,19 @@ impl Log {
         }
         request_animation_frame(move || {
             let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return };
+            let now = f64::from(scroller.scroll_top());
             let wanted = if self.wrap.get_untracked() {
                 match self.hold.get_value() {
-                    Hold::End => Some(f64::from(scroller.scroll_height())),
-                    Hold::Row { row, part, px } => self
-                        .drawn()
-                        .and_then(|drawn| drawn.place_of(row, part))
-                        .map(|at| f64::from(scroller.scroll_top()) + at - px)
-                        .filter(|wanted| (wanted - f64::from(scroller.scroll_top())).abs() >= 1.0),
+                    Hold::End => Some(f64::from(scroller.scroll_height() - scroller.client_height())),
+                    Hold::Row { row, part, px } => {
+                        self.drawn().and_then(|drawn| drawn.place_of(row, part)).map(|at| now + at - px)
+                    }
                 }
             } else {
                 Some(self.geometry_untracked().scroll_at(self.top.get_untracked()))
             };
-            if let Some(wanted) = wanted {
+            // Where it stands already it is left alone: a hand may be on it, and a touch would stop it.
+            if let Some(wanted) = wanted.filter(|wanted| (wanted - now).abs() >= 1.0) {
                 scroller.set_scroll_top(wanted.round() as i32);
             }
             self.scroll.set_value(f64::from(scroller.scroll_top()));
