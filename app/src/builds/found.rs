@@ -81,6 +81,7 @@ mod tests {
             no_cache: false,
             created_by: "admin".into(),
             expected_duration_ms: None,
+            expected_start_at: None,
             failure_code: None,
         };
         let diagnosis = failure.map(|(code, pairs)| Diagnosis {
@@ -92,7 +93,8 @@ mod tests {
             message: String::new(),
             actions: vec![],
         });
-        let build = BuildDetail { head, steps: vec![], cached_steps: 0, log_verified: None, diagnosis };
+        let build =
+            BuildDetail { head, steps: vec![], cached_steps: 0, log_verified: None, log_removed_at: None, diagnosis };
         let mut view = BuildView::default();
         if !note.is_empty() {
             view.notes.push(NoteView { code: "dockerfile".into(), args: args(note), row: 3 });

@@ -86,14 +86,15 @@ pub struct Data {
 impl Data {
     pub fn new() -> Self {
         let path = tempfile::Builder::new().prefix("kiops-b-").tempdir().unwrap().keep();
-        // Server and agents first, so that none starts the daemon again. The program is opened at once: its file may be
-        // gone by then.
+        // Server and agents first, so that none starts the daemon again; only what is ours, as ids come around again. The
+        // program is opened at once: its file may be gone by then.
         let script = "trap '' INT TERM HUP; exec 3<\"$1\"; cat >/dev/null
             for environ in $(grep -lsaF \"KIOPS_DATA=$2\" /proc/[0-9]*/environ); do
                 kill -9 \"$(echo \"$environ\" | cut -d/ -f3)\"
             done
             for stat in \"$2\"/local/*/*.stat; do
-                [ -s \"$stat\" ] && kill -9 \"$(cut -d' ' -f1 <\"$stat\")\"
+                pid=$(cut -d' ' -f1 \"$stat\") || continue
+                grep -qsaF \"$2/\" \"/proc/$pid/cmdline\" && kill -9 \"$pid\"
             done
             /proc/self/fd/3 daemon-stop --run-dir \"$2/buildkit/run\"; rm -rf \"$2\"";
         let mut guard = Command::new("sh")
