@@ -190,7 +190,7 @@ impl Git<'_> {
             Ok(found) => found.map(|address| address.ip()).collect(),
             // Then a proxy looks the name up, and it alone knows what may be reached.
             Err(_) if behind_proxy() => return Ok(()),
-            Err(_) => return Err(self.failure("dns")),
+            Err(_) => return Err(self.failure("git_dns")),
         };
         if !ips.iter().all(|ip| policy.allows(*ip)) {
             let mut refused = self.failure("git_address");

@@ -246,7 +246,7 @@ pub(super) async fn row(inner: &Inner, org: &OrgId, id: &BuildId, row: u64) -> R
         ControlFlow::Break(())
     });
     read.await.map_err(|e| of_store("build", e))?;
-    found.ok_or_else(|| Problem::not_found())
+    found.ok_or_else(Problem::not_found)
 }
 
 /// The last rows of a log, as many as one message may hold.
