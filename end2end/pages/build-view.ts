@@ -22,7 +22,8 @@ export class BuildView {
     this.region = root.getByRole('region', { name: /^Build #\d+$/ });
     this.steps = root.getByRole('list', { name: 'Build steps' }).getByRole('listitem');
     this.log = new LogView(root);
-    this.explanation = root.getByRole('group').filter({ hasText: 'Build Status' });
+    // The innermost: the view around it is a group, too.
+    this.explanation = root.getByRole('group').filter({ hasText: 'Build Status' }).last();
   }
 
   /** A line of the result: `Image Tag`, `Image Size`, `Build Duration`, `Digest`. */

@@ -42,7 +42,7 @@ async fn follow(row: ServiceRow, new: NewService, services: &LocalServices, call
         if old != host || stored != token {
             tracing::info!("the service {} is fetched from {host} from now on", row.name);
             let source = SourceInput::Git { url, token, default_branch: row.default_branch.clone(), version: None };
-            services.save_source(caller, &row.id, source).await?;
+            services.save_source_unasked(caller, &row.id, source).await?;
         }
     }
     let registry = new.registry_config.validate(false)?;

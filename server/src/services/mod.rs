@@ -43,6 +43,45 @@ impl LocalServices {
         self.git.default_branch(Remote { url, token }, given).await
     }
 
+    /// The same as [`Services::save_source`], without asking the repository: its host may come up after the server.
+    pub async fn save_source_unasked(&self, caller: &Caller, id: &ServiceId, input: SourceInput) -> Result<Source> {
+        self.put_source(caller, id, input, false).await
+    }
+
+    async fn put_source(&self, caller: &Caller, id: &ServiceId, input: SourceInput, ask: bool) -> Result<Source> {
+        let row = self.row(caller, id).await?;
+        let SourceInput::Git { url, token, default_branch, version } = input;
+        let url = git_url(&url)?;
+        let given = git_token(token.as_deref())?;
+        let branch = given_branch(&default_branch)?;
+        if version.is_some_and(|version| version != row.source_version) {
+            return Err(not_saved(StoreError::Conflict));
+        }
+        // Nor a stored token to another host.
+        if given.is_none() && row.git_secret.is_some() && authority(&url) != authority(&row.git_url) {
+            return Err(Problem::invalid("required", "source.token"));
+        }
+        // To take a token away nobody else's consent is needed.
+        let only_forgets = given == Some("") && url == row.git_url && branch.as_ref() == Some(&row.default_branch);
+        let default_branch = if only_forgets || (!ask && branch.as_ref() == Some(&row.default_branch)) {
+            row.default_branch
+        } else {
+            let token = self.token_for(given, Some(&row)).await?;
+            self.default_branch(branch.as_deref(), &url, token.as_deref()).await?
+        };
+        let sealed = self.credentials.seal(caller, given.filter(|token| !token.is_empty()))?;
+        let secret = if given.is_some() { SecretChange::to(sealed.as_ref()) } else { SecretChange::Keep };
+        let source = SourceRow { git_url: &url, default_branch: &default_branch, secret };
+        // Also where no version was sent: what was judged above is what is changed.
+        let version = version.or(given.is_none().then_some(row.source_version));
+        let version = self.store.save_source(&caller.org_id, id, source, version).await.map_err(not_saved)?;
+        let detail = serde_json::json!({ "url": url, "default_branch": default_branch });
+        changed(&self.store, caller, "service.source", id.as_str(), detail).await;
+        self.credentials.sweep_once().await;
+        let has_token = if given.is_some() { sealed.is_some() } else { row.git_secret.is_some() };
+        Ok(Source { url, default_branch, has_token, version })
+    }
+
     /// Registers without asking the repository, where a branch is given: for one whose host may come up later.
     pub async fn register_unasked(&self, caller: &Caller, new: NewService) -> Result<ServiceId> {
         self.insert(caller, new, false).await
@@ -228,37 +267,7 @@ impl Services for LocalServices {
     }
 
     async fn save_source(&self, caller: &Caller, id: &ServiceId, input: SourceInput) -> Result<Source> {
-        let row = self.row(caller, id).await?;
-        let SourceInput::Git { url, token, default_branch, version } = input;
-        let url = git_url(&url)?;
-        let given = git_token(token.as_deref())?;
-        let branch = given_branch(&default_branch)?;
-        if version.is_some_and(|version| version != row.source_version) {
-            return Err(not_saved(StoreError::Conflict));
-        }
-        // Nor a stored token to another host.
-        if given.is_none() && row.git_secret.is_some() && authority(&url) != authority(&row.git_url) {
-            return Err(Problem::invalid("required", "source.token"));
-        }
-        // To take a token away nobody else's consent is needed.
-        let only_forgets = given == Some("") && url == row.git_url && branch.as_ref() == Some(&row.default_branch);
-        let default_branch = if only_forgets {
-            row.default_branch
-        } else {
-            let token = self.token_for(given, Some(&row)).await?;
-            self.default_branch(branch.as_deref(), &url, token.as_deref()).await?
-        };
-        let sealed = self.credentials.seal(caller, given.filter(|token| !token.is_empty()))?;
-        let secret = if given.is_some() { SecretChange::to(sealed.as_ref()) } else { SecretChange::Keep };
-        let source = SourceRow { git_url: &url, default_branch: &default_branch, secret };
-        // Also where no version was sent: what was judged above is what is changed.
-        let version = version.or(given.is_none().then_some(row.source_version));
-        let version = self.store.save_source(&caller.org_id, id, source, version).await.map_err(not_saved)?;
-        let detail = serde_json::json!({ "url": url, "default_branch": default_branch });
-        changed(&self.store, caller, "service.source", id.as_str(), detail).await;
-        self.credentials.sweep_once().await;
-        let has_token = if given.is_some() { sealed.is_some() } else { row.git_secret.is_some() };
-        Ok(Source { url, default_branch, has_token, version })
+        self.put_source(caller, id, input, true).await
     }
 
     async fn check_repository(
