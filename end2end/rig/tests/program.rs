@@ -135,7 +135,8 @@ fn demo_counts_upward_from_a_taken_port_and_stays_there() -> Result<()> {
     let (first, moved) = demo(folder.path(), first_port)?;
     let (registry, git) = (port_of(&moved["registry"])?, port_of(&moved["git_url"])?);
     assert!(first_port < registry && registry < first_port + 20, "{first_port} {registry}");
-    assert!(registry < git && git < first_port + 20, "{first_port} {registry} {git}");
+    // Which of the two is the lower one depends on what else takes and frees ports meanwhile.
+    assert!(registry != git && first_port < git && git < first_port + 20, "{first_port} {registry} {git}");
     drop((first, taken));
     let (_demo, again) = demo(folder.path(), first_port)?;
     assert_eq!(moved, again);

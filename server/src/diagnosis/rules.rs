@@ -60,6 +60,7 @@ const PUSH: Table = &[
             "insufficient_scope",
             "push access denied",
             "403 forbidden",
+            ": denied",
             "denied: ",
         ],
     ),
