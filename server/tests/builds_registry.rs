@@ -98,7 +98,7 @@ async fn every_way_to_fail_has_its_code() {
     assert_eq!(push_code(&Repository::of(&config("registry.invalid:5000", ""), None)).await, "dns");
     // TLS where there is none: by another spelling of the loopback, because 127.0.0.1 itself is never asked for it.
     let port = host.rsplit_once(':').unwrap().1;
-    let secure = RegistryConfig { plain_http: false, ..config(&format!("localhost.:{port}"), "") };
+    let secure = RegistryConfig { plain_http: false, ..config(&format!("[::ffff:127.0.0.1]:{port}"), "") };
     assert_eq!(push_code(&Repository::of(&secure, None)).await, "tls");
 }
 
