@@ -14,14 +14,6 @@ async function withoutViolations(page: Page, where: string): Promise<void> {
   expect(grave, where).toEqual([]);
 }
 
-async function noSidewaysScroll(page: Page, where: string): Promise<void> {
-  const [wide, seen] = await page.evaluate(() => {
-    const { scrollWidth, clientWidth } = document.documentElement;
-    return [scrollWidth, clientWidth];
-  });
-  expect(wide, where).toBeLessThanOrEqual(seen ?? 0);
-}
-
 for (const colorScheme of ['light', 'dark'] as const) {
   test.describe(colorScheme, () => {
     test.use({ colorScheme });
@@ -66,24 +58,3 @@ for (const colorScheme of ['light', 'dark'] as const) {
     });
   });
 }
-
-test('360 pixels are wide enough', async ({ page, register, api }) => {
-  await page.setViewportSize({ width: 360, height: 740 });
-  const service = await register(FAILING);
-  const failed = await api.run(service.id);
-  const edit = `/services/edit/${service.id}`;
-  const screen = new AnyScreen(page);
-  for (const path of [
-    '/services',
-    '/services?add=1',
-    edit,
-    `${edit}?build=settings`,
-    `${edit}?build=run`,
-    `${edit}?build=run&id=${failed.id}`,
-    `${edit}?build=history`,
-    `${edit}?build=help`,
-  ]) {
-    await screen.open(path);
-    await noSidewaysScroll(page, path);
-  }
-});
