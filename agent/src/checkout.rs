@@ -3,8 +3,8 @@
 //! The credential is never in an argument, an address or an environment variable's value: git asks this same program for
 //! it ([`answer_git`]), which reads the file, and only where the host is the repository's own. No configuration of the
 //! machine or its users has a say. Every address, of submodules too, is looked up and judged before git asks it, git is
-//! told what was found, and redirects are not followed: they could lead anywhere. `.git` is taken away at the end: it differs from one checkout to the next, so with it
-//! `COPY . .` would never be cached.
+//! told what was found, and redirects are not followed: they could lead anywhere. `.git` is taken away at the end: it
+//! differs from one checkout to the next, so with it `COPY . .` would never be cached.
 
 use crate::process::{Ended, environment, output_within, run_logged};
 use crate::record::{Ending, PhaseLog, Recorder};

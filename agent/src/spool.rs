@@ -209,6 +209,10 @@ impl Reader {
             let got = got?;
             self.at += got as u64;
             if got == 0 {
+                // What is here of the next record may be taken back: a writer that finds the disk full cuts it off and
+                // puts another one in its place. It is read anew when it is asked for.
+                self.at -= self.buffer.len() as u64;
+                self.buffer.clear();
                 return Ok(None);
             }
         }
@@ -313,6 +317,23 @@ mod tests {
         assert!(later.skip(5).unwrap());
         assert_eq!(kinds(&mut later), wanted[5..]);
         assert!(!Reader::open(&path).unwrap().skip(7).unwrap());
+    }
+
+    #[test]
+    fn a_reader_that_saw_a_part_of_a_record_sees_the_one_that_took_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let mut writer = Writer::open(&path).unwrap();
+        writer.append(1, &lines(1)).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        assert_eq!(all(&mut reader).len(), 1);
+        // As much of a longer record as a full disk took, and the writer's next word.
+        writer.file.write_all_at(&[0, 0, 1, 0, 1, 2, 3], writer.end).unwrap();
+        assert!(reader.record().unwrap().is_none());
+        writer.file.set_len(writer.end).unwrap();
+        writer.append(1, &lines(3)).unwrap();
+        let after: Vec<_> = all(&mut reader).into_iter().map(|e| (e.seq, e.kind)).collect();
+        assert_eq!(after, [(2, lines(3))]);
     }
 
     #[test]

@@ -363,10 +363,11 @@ impl Follow {
     }
 
     pub async fn event(&mut self) -> Option<(AgentEvent, Vec<u8>)> {
+        let since = Instant::now();
         loop {
             match self.frame().await? {
                 Frame::Event(payload) => return Some((serde_json::from_slice(&payload).unwrap(), payload)),
-                Frame::Beat => {}
+                Frame::Beat => assert!(since.elapsed() < PATIENCE, "only signs of life came"),
                 other => panic!("not an event but {other:?}"),
             }
         }
