@@ -10,6 +10,7 @@ flock -n 8 || {
   say "waiting for another build"
   flock 8
 }
+claim_target
 say "compiling the programs ($cargo_profile profile)"
 cd "$repo"
 # The same choice of packages as the tests', so that both share one compilation.

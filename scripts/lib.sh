@@ -110,6 +110,16 @@ build_parts() {
   export_parts
 }
 
+# claim_target: before cargo. It judges by the files' times whether a crate has to be compiled, and takes the crates of
+# all clones for the same: what another clone has compiled since would pass for this one's.
+claim_target() {
+  local mark=$CARGO_TARGET_DIR/compiled-from
+  mkdir -p "$CARGO_TARGET_DIR"
+  [ "$(cat "$mark" 2>/dev/null)" != "$repo" ] || return 0
+  find "$repo" -name node_modules -prune -o -name '*.rs' -exec touch {} +
+  echo "$repo" >"$mark"
+}
+
 # remove_parts FOLDER: unless a program of it still runs (an agent whose build outlives the server); then a later run
 # removes it.
 remove_parts() { [ -n "$(find /proc/[0-9]*/exe -lname "$1/*" 2>/dev/null)" ] || rm -rf "$1"; }

@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 cd "$repo"
+claim_target
 if [ "${1:-}" = --wasm ]; then
   exec cargo clippy -p kiops-frontend --target wasm32-unknown-unknown -- -D warnings
 fi

@@ -58,9 +58,14 @@ playwright() {
 types() { end2end/node_modules/.bin/tsc --noEmit -p end2end; }
 
 host=(--workspace --exclude kiops-frontend)
+# A test that hangs must not take the sum with it: the longest suite takes a quarter of this. At a terminal there is
+# somebody who sees it, and whose Ctrl-C would not get through `timeout`.
+limit=()
+[ -t 0 ] || limit=(timeout --kill-after=30 3000)
 if [ "$purpose" = quick ]; then
   suite format one cargo fmt --all --check
   suite clippy one scripts/lint.sh
+  claim_target
   suite unit cargo_results cargo test "${host[@]}" --lib --bins --no-fail-fast
 else
   stage="the build"
@@ -73,7 +78,8 @@ else
     say "the page is not linted: its compiler is Debian's second one, which Clippy does not fit"
   fi
   suite types one types
-  suite cargo cargo_results cargo test "${host[@]}" --no-fail-fast
+  claim_target
+  suite cargo cargo_results ${limit[@]+"${limit[@]}"} cargo test "${host[@]}" --no-fail-fast
   suite browser playwright_results playwright
   [ ! -s "$logs/flaky" ] || mapfile -t flaky <"$logs/flaky"
   suite scripts check_lines "$repo/scripts/checks.sh"
