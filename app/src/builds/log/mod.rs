@@ -4,6 +4,7 @@ mod ansi;
 mod block;
 mod cache;
 mod drawn;
+mod hand;
 mod row;
 mod search;
 mod toolbar;
@@ -19,6 +20,7 @@ use crate::ui::{browser, sentence};
 use block::Block;
 use cache::Cache;
 use drawn::{Drawn, mark_in};
+use hand::Hand;
 use kiops_events::Row;
 use kiops_events::view::NoteView;
 use leptos::ev;
@@ -80,6 +82,7 @@ pub struct Log {
     said: RwSignal<String>,
     /// Where the scroll bar stood when we last looked or put it there.
     scroll: StoredValue<f64>,
+    hand: Hand,
     fetching: StoredValue<bool>,
     /// Counts searches.
     asked: StoredValue<u32>,
@@ -108,6 +111,7 @@ impl Log {
             mark: RwSignal::new(String::new()),
             said: RwSignal::new(String::new()),
             scroll: StoredValue::new(0.0),
+            hand: Hand::new(),
             fetching: StoredValue::new(false),
             asked: StoredValue::new(0),
             scroller: NodeRef::new(),
@@ -141,6 +145,7 @@ impl Log {
     pub fn go_to(self, row: u64) {
         self.follow.set(false);
         self.target.set(Some(row));
+        self.hand.goes();
         self.put_in_sight(row);
         self.place();
         self.into_view();
@@ -257,6 +262,9 @@ impl Log {
         }
         request_animation_frame(move || {
             let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return };
+            if self.hand.wait(move || self.place()) {
+                return;
+            }
             let now = f64::from(scroller.scroll_top());
             let wanted = if self.wrap.get_untracked() {
                 match self.hold.get_value() {
@@ -284,6 +292,16 @@ impl Log {
         let (log, view) = (log.get_bounding_client_rect(), around.get_bounding_client_rect());
         if log.top() < view.top() - 1.0 || (log.bottom() > view.bottom() + 1.0 && log.top() > view.top() + 1.0) {
             around.set_scroll_top(around.scroll_top() + (log.top() - view.top()).round() as i32);
+        }
+    }
+
+    /// A wheel or a key moves the log, upwards or down.
+    fn moved_by_hand(self, up: bool) {
+        self.hand.moves();
+        let away = up && self.scroller.get_untracked().is_some_and(|scroller| scroller.scroll_top() > 0);
+        // At once, and not when the bar has moved: by then the end may have been brought back.
+        if away && self.follow.get_untracked() {
+            self.follow.set(false);
         }
     }
 
@@ -479,6 +497,15 @@ pub fn LogPanel(
                 tabindex="0"
                 node_ref=log.scroller
                 on:scroll=move |_| log.scrolled()
+                on:wheel=move |event| log.moved_by_hand(event.delta_y() < 0.0)
+                on:keydown=move |event| {
+                    if ["ArrowUp", "PageUp", "Home"].contains(&event.key().as_str()) {
+                        log.moved_by_hand(true);
+                    }
+                }
+                on:touchstart=move |_| log.hand.finger(true)
+                on:touchend=move |_| log.hand.finger(false)
+                on:touchcancel=move |_| log.hand.finger(false)
             >
                 <div class="log-space" style=space>
                     <div class="log-view" class:end=at_end>

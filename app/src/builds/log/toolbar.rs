@@ -31,6 +31,7 @@ pub fn Toolbar(log: Log, times: RwSignal<bool>, first_error: Signal<Option<u64>>
     };
     let follow = move |_| {
         log.follow.update(|on| *on = !*on);
+        log.hand.goes();
         log.settle();
     };
     let id = log.id.get_value();
