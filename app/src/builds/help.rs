@@ -24,7 +24,7 @@ pub fn HelpTab() -> impl IntoView {
         .into_any()
     };
     view! {
-        <div class="sheet-body help">
+        <div class="sheet-body help" tabindex="0">
             <div class="help-grid">
                 {part("help.how_title", "help.how_text", None)}
                 {part("help.dockerfile_title", "help.dockerfile_text", None)}

@@ -7,6 +7,7 @@ mod help;
 mod history;
 mod live;
 mod log;
+mod refs;
 mod result;
 mod run;
 mod settings;

@@ -3,12 +3,11 @@
 use super::api::BeginBuild;
 use super::live::LiveView;
 use super::ref_text;
+use super::refs::Refs;
 use super::settings::profile_text;
 use super::status_badge;
-use crate::error::Problem;
 use crate::locales::{t, tf};
-use crate::model::{BuildId, DockerfileChoice, RefHead, RefList, ServiceId};
-use crate::services::api::list_refs;
+use crate::model::{BuildId, DockerfileChoice, RefHead};
 use crate::services::{DiskNotice, Shown};
 use crate::ui::{
     Choice, Combo, Field, FormError, Problems, Returned, browser, choice_of, format, icon, notice, sentence, when,
@@ -16,9 +15,7 @@ use crate::ui::{
 use leptos::ev;
 use leptos::form::ActionForm;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
-use std::time::Duration;
 
 /// A key that makes two clicks one build: made by whoever draws the form first, and kept when the program takes over.
 pub fn request_key() -> String {
@@ -131,81 +128,6 @@ fn short(text: &str, letters: usize) -> String {
     match text.char_indices().nth(letters) {
         Some((at, _)) => format!("{}…", text[..at].trim_end()),
         None => text.to_owned(),
-    }
-}
-
-/// Looks at the branches have this time between them.
-const LOOK_AGAIN: Duration = Duration::from_secs(3);
-
-/// The branches and tags, as the Git host last said. It may be slow: no page waits for it.
-#[derive(Clone, Copy)]
-struct Refs {
-    service: StoredValue<ServiceId>,
-    list: RwSignal<Option<RefList>>,
-    problem: RwSignal<Option<Problem>>,
-    asking: RwSignal<bool>,
-    /// It has just been asked: whoever wants to look waits for the next time.
-    resting: StoredValue<bool>,
-    wanted: StoredValue<bool>,
-}
-
-impl Refs {
-    fn new(service: ServiceId) -> Self {
-        Self {
-            service: StoredValue::new(service),
-            list: RwSignal::new(None),
-            problem: RwSignal::new(None),
-            asking: RwSignal::new(false),
-            resting: StoredValue::new(false),
-            wanted: StoredValue::new(false),
-        }
-    }
-
-    /// Asks now, or soon where it has just been asked.
-    fn look(self) {
-        if self.resting.get_value() {
-            self.wanted.set_value(true);
-        } else {
-            self.load();
-        }
-    }
-
-    fn load(self) {
-        if self.asking.get_untracked() {
-            self.wanted.set_value(true);
-            return;
-        }
-        self.asking.set(true);
-        self.wanted.set_value(false);
-        self.resting.set_value(true);
-        set_timeout(move || self.rested(), LOOK_AGAIN);
-        let service = self.service.get_value();
-        spawn_local(async move {
-            let result = list_refs(service).await;
-            self.asking.try_set(false);
-            match result {
-                Ok(list) => {
-                    self.problem.try_set(None);
-                    self.list.try_set(Some(list));
-                }
-                Err(problem) => {
-                    self.problem.try_set(Some(problem));
-                }
-            }
-            self.again();
-        });
-    }
-
-    fn rested(self) {
-        self.resting.try_set_value(false);
-        self.again();
-    }
-
-    /// Looks once more for whoever wanted to meanwhile. The form may be gone by now.
-    fn again(self) {
-        if self.wanted.try_get_value() == Some(true) && !self.resting.get_value() && !self.asking.get_untracked() {
-            self.load();
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-// The frame of /services is wider than a small screen.
+// A small screen: nothing lies beside it.
 
 import type { Page } from '@playwright/test';
 import { FAILING } from '../fixtures/sources';
