@@ -7,6 +7,9 @@ use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
 use kiops_events::{EventKind, Place};
 use rustix::process::Signal;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use std::sync::Arc;
 use std::time::Duration;
 
 const COUNTING: &str =
@@ -193,4 +196,25 @@ async fn what_belongs_to_no_open_build_is_removed() {
     world.released(&id).await;
     world.released(&stranger).await;
     assert_eq!(world.row(&id).await.status, BuildStatus::Success);
+}
+
+#[tokio::test]
+async fn a_build_whose_stored_progress_is_damaged_ends_and_takes_no_other_with_it() {
+    let world = World::asleep(Arc::new(Data::new()), Wishes::default()).await;
+    let damaged = world.start(&world.service_of(COUNTING).await).await;
+    let whole = world.start(&world.service_of(COUNTING).await).await;
+    let file = SqliteConnectOptions::new().filename(world.data.path.join("kiops.db"));
+    let mut database = file.connect().await.unwrap();
+    sqlx::query("UPDATE build_progress SET chain_hash = 'no hash' WHERE build_id = $1")
+        .bind(damaged.as_str())
+        .execute(&mut database)
+        .await
+        .unwrap();
+    world.builds.spawn();
+    let row = world.over(&damaged).await;
+    assert_eq!((row.status, row.failure_code.as_deref()), (BuildStatus::Failure, Some("unreadable")));
+    assert_eq!((row.log_verified, row.diagnosis.unwrap().group.as_str()), (Some(false), "infrastructure"));
+    world.released(&damaged).await;
+    assert_eq!(world.over(&whole).await.status, BuildStatus::Success);
+    assert_whole(&world, &whole).await;
 }

@@ -2,8 +2,8 @@
 //! from the log's end so that its length does not matter.
 
 use super::follow::{Driver, Leave};
-use crate::diagnosis::{FailedStep, Failure, LogLine};
-use kiops_events::view::Marker;
+use crate::diagnosis::{FailedStep, Failure, LogLine, may_explain};
+use kiops_events::view::{Marker, StepView};
 use kiops_events::{EventKind, Phase, Place};
 
 /// Lines of each place: a compiler's last error stands within them.
@@ -24,9 +24,9 @@ struct Found {
 pub(super) async fn gather(driver: &Driver) -> Result<Failure, Leave> {
     let view = &driver.progress.view;
     let attempt = driver.row.attempt;
-    // Steps that were ended because another failed say nothing, and there may be many of them.
-    let explains = |error: &Option<String>| !error.as_deref().is_some_and(|e| e.ends_with("context canceled"));
-    let failed: Vec<_> = view.steps.iter().filter(|s| s.marker == Marker::Error && explains(&s.error)).collect();
+    // The others may be many, and would take its place among the last ones.
+    let explains = |s: &&StepView| may_explain(&s.name, s.error.as_deref().unwrap_or_default());
+    let failed: Vec<_> = view.steps.iter().filter(|s| s.marker == Marker::Error).filter(explains).collect();
     let failed = &failed[failed.len().saturating_sub(STEPS)..];
     let buildctl = Place::Phase(Phase::Buildctl);
     let mut places = vec![buildctl];

@@ -17,6 +17,7 @@ use kiops_events::event::AgentResult;
 use kiops_events::rows::row_count;
 use kiops_events::{EventKind, Phase};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -157,15 +158,11 @@ enum Talk {
 impl Driver {
     async fn take_up(inner: Arc<Inner>, row: BuildRow, control: watch::Receiver<Control>) -> Result<Self, Leave> {
         // As it stands now: between a sweep's list and this, another task may have finished it.
-        let row = inner
-            .store
-            .build(&row.org_id, &row.id)
-            .await
-            .map(|now| (now.lease_epoch == row.lease_epoch).then_some(now));
-        let row = match row?.filter(|now| !now.status.is_final()) {
-            Some(row) => row,
-            None => return Err(Leave::Quietly),
-        };
+        let now = inner.store.build(&row.org_id, &row.id).await?;
+        if now.status.is_final() || now.lease_epoch != row.lease_epoch {
+            return Err(Leave::Quietly);
+        }
+        let row = now;
         let progress = inner.store.progress(&row.id).await?;
         let chain = chain_of(&progress)?;
         let secrets = open_secrets(&inner, &row).await?;
@@ -521,27 +518,12 @@ impl Driver {
 
     /// Rows `[first, first + count)` of the stored log, as events with their rows.
     pub async fn stored(&self, first: u64, count: u64) -> Result<Vec<(u64, u32, EventKind)>, StoreError> {
-        let end = first + count;
         let mut out = Vec::new();
-        let mut from = first;
-        // Logs of very long lines come in parts.
-        while from < end {
-            let pieces = self.inner.store.log_by_row(&self.row.id, from, end - from).await?;
-            let before = from;
-            for piece in pieces {
-                let mut at = piece.first_row;
-                for entry in &piece.entries {
-                    if at + entry.rows > from && at < end && entry.rows > 0 {
-                        out.push((at, entry.attempt, read::kind_of(entry)));
-                    }
-                    at += entry.rows;
-                }
-                from = from.max(at);
-            }
-            if from == before {
-                break;
-            }
-        }
+        read::visit_entries(&self.inner, &self.row.id, first, first + count, |at, entry| {
+            out.push((at, entry.attempt, read::kind_of(entry)));
+            ControlFlow::Continue(())
+        })
+        .await?;
         Ok(out)
     }
 }

@@ -273,14 +273,35 @@ impl LastRows {
     }
 }
 
-/// Shows the rows of `[first, end)`, as many of them as there are, until `see` has seen enough. The log is read piece by
-/// piece: however long its lines are, memory holds one piece.
+/// Shows the rows of `[first, end)`, as many of them as there are, until `see` has seen enough.
 async fn visit_rows(
     inner: &Inner,
     id: &BuildId,
     first: u64,
     end: u64,
     mut see: impl FnMut(u64, Row) -> ControlFlow<()> + Send,
+) -> Result<(), StoreError> {
+    visit_entries(inner, id, first, end, |mut at, entry| {
+        let mut flow = ControlFlow::Continue(());
+        write_rows(&kind_of(entry), |row| {
+            if (first..end).contains(&at) && flow.is_continue() {
+                flow = see(at, row);
+            }
+            at += 1;
+        });
+        flow
+    })
+    .await
+}
+
+/// Shows every entry that has a row in `[first, end)` once, with its first row's number, until `see` has seen enough. The
+/// log is read piece by piece: however long its lines are, memory holds one piece.
+pub(super) async fn visit_entries(
+    inner: &Inner,
+    id: &BuildId,
+    first: u64,
+    end: u64,
+    mut see: impl FnMut(u64, &LogEntry) -> ControlFlow<()> + Send,
 ) -> Result<(), StoreError> {
     let mut next = first;
     while next < end {
@@ -290,14 +311,7 @@ async fn visit_rows(
             for entry in &piece.entries {
                 let entry_end = at + entry.rows;
                 if entry_end > next && at < end {
-                    let mut flow = ControlFlow::Continue(());
-                    write_rows(&kind_of(entry), |row| {
-                        if (next..end).contains(&at) && flow.is_continue() {
-                            flow = see(at, row);
-                        }
-                        at += 1;
-                    });
-                    if flow.is_break() {
+                    if see(at, entry).is_break() {
                         return Ok(());
                     }
                     next = entry_end.min(end);

@@ -7,6 +7,8 @@
 mod classes;
 mod rules;
 
+pub use rules::may_explain;
+
 use kiops_app::model::{Diagnosis, Evidence};
 use kiops_events::{Phase, Place};
 use std::collections::BTreeMap;

@@ -198,11 +198,16 @@ fn instruction(name: &str) -> &str {
     }
 }
 
+/// Whether a step with an error can be why the build failed: not one that may fail, nor one that was ended because another
+/// failed.
+pub fn may_explain(name: &str, error: &str) -> bool {
+    !kiops_events::view::may_fail(name) && !error.ends_with("context canceled")
+}
+
 /// Several steps may carry an error: a missing cache is one in builds that succeed, and siblings of a failed step end
 /// early. The one that buildctl names at its end counts, else the last.
 pub fn step_that_counts(failure: &Failure) -> Option<&FailedStep> {
-    let counts = |s: &&FailedStep| !kiops_events::view::may_fail(&s.name) && !s.error.ends_with("context canceled");
-    let candidates: Vec<&FailedStep> = failure.failed_steps.iter().filter(counts).collect();
+    let candidates: Vec<&FailedStep> = failure.failed_steps.iter().filter(|s| may_explain(&s.name, &s.error)).collect();
     let last_word = failure.trailing.iter().rev().find(|l| l.text.starts_with("error: "));
     let named = last_word.and_then(|word| {
         candidates

@@ -63,11 +63,12 @@ impl LocalServices {
         }
         // To take a token away nobody else's consent is needed.
         let only_forgets = given == Some("") && url == row.git_url && branch.as_ref() == Some(&row.default_branch);
-        let default_branch = if only_forgets || (!ask && branch.as_ref() == Some(&row.default_branch)) {
-            row.default_branch
-        } else {
-            let token = self.token_for(given, Some(&row)).await?;
-            self.default_branch(branch.as_deref(), &url, token.as_deref()).await?
+        let default_branch = match branch {
+            Some(branch) if only_forgets || !ask => branch,
+            branch => {
+                let token = self.token_for(given, Some(&row)).await?;
+                self.default_branch(branch.as_deref(), &url, token.as_deref()).await?
+            }
         };
         let sealed = self.credentials.seal(caller, given.filter(|token| !token.is_empty()))?;
         let secret = if given.is_some() { SecretChange::to(sealed.as_ref()) } else { SecretChange::Keep };
