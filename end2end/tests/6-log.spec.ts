@@ -120,6 +120,7 @@ RUN printf '<img src=x onerror="document.title=1">\\n\\033[31mred\\033[0m \\033]
   const { id } = await api.run(service.id);
   await dialog.openBuild(service.id, id);
   const { log } = dialog.build;
+  await log.find('onerror');
   await expect(log.log).toContainText('<img src=x onerror="document.title=1">');
   await expect(log.log.getByText('red', { exact: true })).toHaveClass(/f1/);
   await expect(log.log).toContainText('binary');

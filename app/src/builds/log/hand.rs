@@ -1,5 +1,5 @@
-//! The hand that moves the log. While there is one, nothing else puts the scroll bar anywhere: the browser scrolls beside
-//! our code, and what both did would be added up to a place that nobody wanted.
+//! The hand that moves the log. While there is one, the end is not brought into sight: the browser scrolls beside our
+//! code, and what both did would be added up to a place that nobody wanted.
 
 use crate::ui::browser;
 use leptos::prelude::*;

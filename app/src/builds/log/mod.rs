@@ -262,7 +262,9 @@ impl Log {
         }
         request_animation_frame(move || {
             let Some(Some(scroller)) = self.scroller.try_get_untracked() else { return };
-            if self.hand.wait(move || self.place()) {
+            // Wrapped rows are held where a hand brings them; the end is not brought back against it.
+            let held = self.wrap.get_untracked() && self.hold.get_value() != Hold::End;
+            if !held && self.hand.wait(move || self.place()) {
                 return;
             }
             let now = f64::from(scroller.scroll_top());
