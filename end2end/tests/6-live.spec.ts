@@ -185,7 +185,7 @@ test('an address of no build is not found', async ({ register, dialog, page, api
   const service = await register();
   const other = await register();
   const { id } = await api.start(other.id);
-  for (const wrong of ['bld-aaaaaaaaaaaaaaaaaaaa', id]) {
+  for (const wrong of ['bld-aaaaaaaaaaaaaaaaaaaa', 'bld-12', '17', id]) {
     const reply = await page.goto(`/services/edit/${service.id}?build=run&id=${wrong}`);
     expect(reply?.status()).toBe(404);
     await expect(dialog.root).toContainText('There is no such build in this service');

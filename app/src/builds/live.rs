@@ -93,7 +93,8 @@ impl Live {
 pub fn telling_row(snapshot: &LiveSnapshot) -> Option<u64> {
     let LiveSnapshot { build, view, .. } = snapshot;
     let evidence = build.diagnosis.as_ref().and_then(|d| d.evidence.first()).map(|e| e.row);
-    evidence.or(view.first_error_row).filter(|_| build.head.status == BuildStatus::Failure)
+    let told = build.head.status == BuildStatus::Failure && build.log_removed_at.is_none();
+    evidence.or(view.first_error_row).filter(|_| told)
 }
 
 type Snapshot = ArcResource<Result<LiveSnapshot, Problem>>;
@@ -138,7 +139,7 @@ pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
 }
 
 /// There is no such build, or it cannot be shown now.
-fn missing(problem: &Problem, service: &ServiceId) -> AnyView {
+pub fn missing(problem: &Problem, service: &ServiceId) -> AnyView {
     #[cfg(feature = "ssr")]
     crate::call::page_status(problem);
     if problem.status != ProblemStatus::NotFound {
@@ -255,7 +256,10 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl Int
 
     let final_status = Memo::new(move |_| live.build.with(|b| b.head.status).is_final());
     let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
-    let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
+    let first_error = Memo::new(move |_| {
+        let stands = live.build.with(|b| b.log_removed_at.is_none());
+        live.view.with(|v| v.first_error_row).filter(|_| stands)
+    });
     let service = head.service_id;
     view! {
         <section

@@ -157,7 +157,9 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
     };
     let actions = diagnosis.map(|d| d.actions).unwrap_or_default();
     let took = head.duration_ms(live.clock.get()).map(format::clock).unwrap_or_default();
-    let first_row = evidence.first().map(|e| e.row);
+    // What is left of a log that has been removed has other rows.
+    let rows_stand = live.build.with(|b| b.log_removed_at.is_none());
+    let first_row = evidence.first().map(|e| e.row).filter(|_| rows_stand);
     let service = format!("/services/edit/{}", head.service_id);
     let href = base.clone();
     view! {
@@ -177,7 +179,7 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
                 .map(|line| {
                     view! {
                         <p class="evidence">
-                            <span class="ln">{line.row + 1}</span>
+                            {rows_stand.then(|| view! { <span class="ln">{line.row + 1}</span> })}
                             <code>{line.text}</code>
                         </p>
                     }

@@ -1,11 +1,12 @@
 //! Run: which branch, and off it goes; below it the build that runs or was asked for.
 
 use super::api::BeginBuild;
-use super::live::LiveView;
+use super::live::{LiveView, missing};
 use super::ref_text;
 use super::refs::Refs;
 use super::settings::profile_text;
 use super::status_badge;
+use crate::error::Problem;
 use crate::locales::{t, tf};
 use crate::model::{BuildId, DockerfileChoice, RefHead};
 use crate::services::{DiskNotice, Shown};
@@ -43,6 +44,10 @@ pub fn RunTab(shown: Shown) -> impl IntoView {
     let id = Memo::new(move |_| {
         query.with(|q| q.get_str("id").and_then(|id| id.parse::<BuildId>().ok())).or_else(|| running.clone())
     });
+    // An address that somebody has cut off or typed: it names no build, and must not pass for the service's last one.
+    let malformed = Memo::new(move |_| {
+        query.with(|q| q.get_str("id").is_some_and(|id| !id.is_empty() && id.parse::<BuildId>().is_err()))
+    });
     let open = RwSignal::new(id.with_untracked(Option::is_none));
     Effect::new(move |before: Option<Option<BuildId>>| {
         let now = id.get();
@@ -68,6 +73,9 @@ pub fn RunTab(shown: Shown) -> impl IntoView {
             // Has the focus after a start: what one wants to hear next is here.
             <div class="run-view" id="run-view" tabindex="-1" role="group" aria-label=t("run.view")>
                 {move || match id.get() {
+                    _ if malformed.get() => {
+                        missing(&Problem::not_found(), &shown.detail.with_untracked(|d| d.id.clone()))
+                    }
                     Some(id) => view! { <LiveView id=id shown=shown/> }.into_any(),
                     None => view! { <LastBuild shown=shown/> }.into_any(),
                 }}

@@ -4,7 +4,7 @@ use super::live::Live;
 use super::log::plain_click;
 use crate::locales::{t, tf};
 use crate::ui::{format, icon};
-use kiops_events::view::UsageSample;
+use kiops_events::view::{UsageSample, may_fail};
 use kiops_events::{Marker, StepView};
 use leptos::prelude::*;
 
@@ -79,6 +79,8 @@ fn step_row(live: Live, index: usize) -> AnyView {
     let step = Memo::new(move |_| live.view.with(|v| v.steps.get(index).cloned()));
     let with = move |f: fn(&StepView) -> String| step.with(|s| s.as_ref().map(f).unwrap_or_default());
     let kind = Memo::new(move |_| step.with(|s| s.as_ref().map_or(Marker::Waiting, |s| s.marker)));
+    let goes_on =
+        Memo::new(move |_| step.with(|s| s.as_ref().is_some_and(|s| s.marker == Marker::Error && may_fail(&s.name))));
     // Only a running step follows the clock.
     let time = move || {
         let now = if kind.get() == Marker::Running { live.agent_now() } else { 0 };
@@ -126,7 +128,11 @@ fn step_row(live: Live, index: usize) -> AnyView {
     };
     view! {
         <li class="step-item">
-            <a class=move || format!("step {}", marker(kind.get()).0) href=href on:click=go>
+            <a
+                class=move || format!("step {}", if goes_on.get() { "m-goes-on" } else { marker(kind.get()).0 })
+                href=href
+                on:click=go
+            >
                 <span class="step-n">{move || with(|s| format!("#{}", s.number))}</span>
                 <code class="step-name" title=move || with(|s| s.name.clone())>{move || with(|s| s.name.clone())}</code>
                 <span class="step-time">{time}</span>
@@ -136,7 +142,9 @@ fn step_row(live: Live, index: usize) -> AnyView {
                         view! { {icon(name)} {word} }
                     }}
                 </span>
-                <span class="step-transfer">{transfer}</span>
+                <span class="step-transfer">
+                    {move || if goes_on.get() { Some(t("steps.goes_on")) } else { transfer() }}
+                </span>
                 <span class="step-bars" aria-hidden="true">{bars}</span>
             </a>
         </li>
