@@ -3,4 +3,5 @@
 . "$(dirname "$0")/lib.sh"
 
 "$repo/scripts/setup.sh" test
+"$repo/scripts/setup/packages.sh" screens
 exec "$repo/scripts/browser.sh" --config screens/playwright.config.ts "$@"

@@ -42,6 +42,7 @@ export const ORDERS: Files = FILES;
 
 /** A compiler that finds a mistake. */
 export const BROKEN: Files = {
+  ...FILES,
   'compile.sh': `#!/bin/sh
 echo "> orders@3.4.0 build"
 echo "transforming 189 modules"
@@ -57,5 +58,5 @@ exit 2
 
 /** Takes its time, so that somebody can look. */
 export const SLOW: Files = {
-  'compile.sh': (FILES['compile.sh'] ?? '').replace('${1:-0.4}', '1.5'),
+  'compile.sh': (FILES['compile.sh'] ?? '').replace('${1:-0.4}', '4'),
 };

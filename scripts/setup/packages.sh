@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh run|test|quick|bench: the distribution's packages. As root they are installed; an ordinary
+# packages.sh run|test|quick|bench|screens: the distribution's packages. As root they are installed; an ordinary
 # user is told the line to give to root.
 . "$(dirname "$0")/../lib.sh"
 
@@ -39,6 +39,8 @@ look() {
   [ -x "$buildkit_bin/buildkitd" ] || has_go || python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
   # Fills a database with builds.
   [ "$purpose" != bench ] || need sqlite3
+  # Letters for the pictures in Korean; people have their own.
+  [ "$purpose" != screens ] || need fonts-nanum /usr/share/fonts/truetype/nanum/NanumGothic.ttf
   [ "$purpose" = test ] || return 0
 
   need chromium

@@ -55,7 +55,10 @@ pub fn Steps(live: Live) -> impl IntoView {
             </ol>
             {move || {
                 (count.get() == 0 && waiting.with(Vec::is_empty))
-                    .then(|| view! { <p class="steps-empty quiet">{t("steps.empty")}</p> })
+                    .then(|| {
+                        let text = move || t(if live.running() { "steps.empty" } else { "steps.none" });
+                        view! { <p class="steps-empty quiet">{text}</p> }
+                    })
             }}
             <Usage live=live/>
         </div>
