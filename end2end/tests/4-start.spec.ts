@@ -66,6 +66,7 @@ test('a tag that is named like a branch can be chosen', async ({ register, dialo
     await run.start.click();
     await expect.poll(async () => (await api.builds(service.id)).length).toBe(before + 1);
     expect((await api.builds(service.id))[0]).toMatchObject({ branch, commit });
+    await expect(run.start, 'the form folds').toBeHidden();
   }
 });
 
