@@ -14,8 +14,10 @@ say "soak test with KIOPS_SOAK_SEED=$KIOPS_SOAK_SEED and KIOPS_SOAK_KILLS=$KIOPS
 result=passed
 # One after the other: each wants the machine for itself.
 # The same choice of packages as build.sh, so that nothing is compiled twice.
-run() { claim_target
-  cargo test --workspace --exclude kiops-frontend "$@" --nocapture --test-threads 1; }
+run() {
+  claim_target
+  cargo test --workspace --exclude kiops-frontend "$@" --nocapture --test-threads 1
+}
 run --test soak -- --ignored || result=failed
 run --test long -- | tee "$work/long" || result=failed
 printf '\n## Long logs at the agent\n\n' >>"$KIOPS_SOAK_REPORT"

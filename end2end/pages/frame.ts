@@ -32,3 +32,20 @@ export class AnyScreen extends Screen {
     await this.goto(path);
   }
 }
+
+/** The addresses of everything that a signed-in person sees of a service, and of its builds. */
+export function everyScreen(service: string, builds: string[]): string[] {
+  const edit = `/services/edit/${service}`;
+  return [
+    '/services',
+    '/services?add=1',
+    edit,
+    `${edit}?edit=registry`,
+    `${edit}?edit=source`,
+    `${edit}?build=settings`,
+    `${edit}?build=run`,
+    ...builds.map((id) => `${edit}?build=run&id=${id}`),
+    `${edit}?build=history`,
+    `${edit}?build=help`,
+  ];
+}

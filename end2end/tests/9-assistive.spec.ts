@@ -4,7 +4,7 @@ import AxeBuilder from '@axe-core/playwright';
 import type { Page } from '@playwright/test';
 import { ENDLESS, FAILING } from '../fixtures/sources';
 import { expect, NOBODY, test } from '../fixtures/test';
-import { AnyScreen } from '../pages/frame';
+import { AnyScreen, everyScreen } from '../pages/frame';
 
 async function withoutViolations(page: Page, where: string): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']).analyze();
@@ -32,21 +32,8 @@ for (const colorScheme of ['light', 'dark'] as const) {
       const failed = await api.run(service.id);
       await service.repo.commit('good', { Dockerfile: 'FROM busybox:1\nRUN echo fine\n' }, 'A good one');
       const good = await api.run(service.id, 'good');
-      const edit = `/services/edit/${service.id}`;
       const screen = new AnyScreen(page);
-      for (const path of [
-        '/services',
-        '/services?add=1',
-        edit,
-        `${edit}?edit=registry`,
-        `${edit}?edit=source`,
-        `${edit}?build=settings`,
-        `${edit}?build=run`,
-        `${edit}?build=run&id=${failed.id}`,
-        `${edit}?build=run&id=${good.id}`,
-        `${edit}?build=history`,
-        `${edit}?build=help`,
-      ]) {
+      for (const path of everyScreen(service.id, [failed.id, good.id])) {
         await screen.open(path);
         await withoutViolations(page, path);
       }

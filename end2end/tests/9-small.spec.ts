@@ -3,7 +3,7 @@
 import type { Page } from '@playwright/test';
 import { FAILING } from '../fixtures/sources';
 import { expect, test } from '../fixtures/test';
-import { AnyScreen } from '../pages/frame';
+import { AnyScreen, everyScreen } from '../pages/frame';
 
 async function noSidewaysScroll(page: Page, where: string): Promise<void> {
   const [wide, seen] = await page.evaluate(() => {
@@ -17,18 +17,8 @@ test('360 pixels are wide enough', async ({ page, register, api }) => {
   await page.setViewportSize({ width: 360, height: 740 });
   const service = await register(FAILING);
   const failed = await api.run(service.id);
-  const edit = `/services/edit/${service.id}`;
   const screen = new AnyScreen(page);
-  for (const path of [
-    '/services',
-    '/services?add=1',
-    edit,
-    `${edit}?build=settings`,
-    `${edit}?build=run`,
-    `${edit}?build=run&id=${failed.id}`,
-    `${edit}?build=history`,
-    `${edit}?build=help`,
-  ]) {
+  for (const path of everyScreen(service.id, [failed.id])) {
     await screen.open(path);
     await noSidewaysScroll(page, path);
   }
