@@ -6,6 +6,7 @@ export RELEASE=1
 "$repo/scripts/setup.sh" test
 "$repo/scripts/setup/packages.sh" bench
 cd "$repo"
+own_tmp
 build_parts
 KIOPS_CHROMIUM=$(command -v chromium)
 export KIOPS_CHROMIUM

@@ -110,6 +110,32 @@ services_stay_off_for_a_moment() {
   (policy=$file && without_services during) && [ "$(tail -n 1 "$file")" = "exit 104" ] && [ ! -e "$file.kept" ]
 }
 
+what_killed_runs_leave_is_cleared() {
+  (
+    TMPDIR=$work/tmp
+    # No process has the first number; the second is this one's.
+    mkdir -p "$TMPDIR/kiops-run.4194305.a/folder" "$TMPDIR/kiops-run.$$.b"
+    here=$TMPDIR
+    own_tmp
+    [ ! -e "$here/kiops-run.4194305.a" ] && [ -d "$here/kiops-run.$$.b" ] && [ -d "$TMPDIR" ] && [ "$TMPDIR" != "$here" ]
+  ) || return 1
+  # And its own goes with it.
+  [ "$(ls "$work/tmp")" = "kiops-run.$$.b" ]
+}
+
+# Cargo takes the same crate of two clones for one: the files of the clone that did not compile last become newer.
+clones_do_not_share_crates() {
+  (
+    CARGO_TARGET_DIR=$work/claimed
+    old=$work/one/lib.rs
+    newer() { [ "$(stat -c %Y "$old")" -gt 1000000000 ] && touch -d '2000-01-01' "$old"; }
+    mkdir -p "$work/one" "$work/two"
+    touch -d '2000-01-01' "$old"
+    repo=$work/one && claim_target && newer && claim_target && ! newer || exit 1
+    repo=$work/two && claim_target && ! newer && repo=$work/one && claim_target && newer
+  )
+}
+
 # Whatever goes wrong, the tests' last line is the sum.
 last_line_is_the_sum() {
   local said
@@ -129,5 +155,7 @@ check "the site is complete" site_is_complete
 check "BuildKit has its version" buildkit_has_its_version
 check "an ordinary user gets the line to run" ordinary_user_gets_the_line
 check "installed services stay off" services_stay_off_for_a_moment
+check "what killed runs leave is cleared" what_killed_runs_leave_is_cleared
+check "clones do not share crates" clones_do_not_share_crates
 check "the last line is the sum" last_line_is_the_sum
 [ "$failures" = 0 ]

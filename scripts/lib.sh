@@ -124,6 +124,31 @@ claim_target() {
 # removes it.
 remove_parts() { [ -n "$(find /proc/[0-9]*/exe -lname "$1/*" 2>/dev/null)" ] || rm -rf "$1"; }
 
+# own_tmp: gives this run's tests a temporary folder that says whose it is. So a later run can clear away what a killed
+# one has left: its files, its buildkitd, its bridge in the network.
+own_tmp() {
+  local around=${TMPDIR:-/tmp} left owner
+  for left in "$around"/kiops-run.*; do
+    owner=${left##*/kiops-run.}
+    [ -d "/proc/${owner%%.*}" ] || clear_tmp "$left"
+  done
+  TMPDIR=$(mktemp -d "$around/kiops-run.$$.XXXXXX")
+  # Another user's programs (PostgreSQL's, when root runs the tests) have their folders in it.
+  chmod 711 "$TMPDIR"
+  export TMPDIR
+  at_exit clear_tmp "$TMPDIR"
+}
+
+# clear_tmp FOLDER: with the daemons that were started there.
+clear_tmp() {
+  local known
+  [ -d "$1" ] || return 0
+  while read -r known; do
+    timeout 60 "$programs/kiops-agent" daemon-stop --run-dir "${known%/*}" >/dev/null 2>&1 || true
+  done < <(find "$1" -name buildkitd.json -type f 2>/dev/null)
+  rm -rf "$1" || say "not all of $1 could be removed"
+}
+
 # export_parts: what the server, its tests and the browser tests are told about this build.
 export_parts() {
   export KIOPS_BUILDKITD=$buildkit_bin/buildkitd KIOPS_BUILDCTL=$buildkit_bin/buildctl

@@ -5,6 +5,7 @@
 
 "$repo/scripts/setup.sh" test
 cd "$repo"
+own_tmp
 build_parts
 export KIOPS_SOAK_KILLS=${KIOPS_SOAK_KILLS:-200} KIOPS_SOAK_SEED=${KIOPS_SOAK_SEED:-$SRANDOM}
 scratch

@@ -69,6 +69,7 @@ if [ "$purpose" = quick ]; then
   suite unit cargo_results cargo test "${host[@]}" --lib --bins --no-fail-fast
 else
   stage="the build"
+  own_tmp
   build_parts
   suite format one cargo fmt --all --check
   suite clippy one scripts/lint.sh
