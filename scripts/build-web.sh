@@ -20,14 +20,18 @@ cargo build -p kiops-frontend --lib --target "$wasm_target" --profile "$profile"
 mkdir -p "$site"
 inputs=$({
   echo "$profile"
-  find style public scripts/build-web.sh scripts/web-assets.mjs package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
+  find style public scripts/build-web.sh scripts/web-assets.mjs scripts/wasm-snip.mjs package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
 } | sha256sum)
 stamp=$site/.inputs
 hashes=$site/.hashes
 if [ ! -f "$hashes" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$inputs" ]; then
   scratch
   wasm-bindgen() { "$cache/tools/wasm-bindgen-$(locked_version wasm-bindgen)/bin/wasm-bindgen" "$@"; }
-  wasm-bindgen --target web --no-typescript --out-dir "$work" --out-name kiops "$wasm"
+  # Leptos' ways to hydrate what this page has nothing of: parts that are loaded later, and templates.
+  cp "$wasm" "$work/whole.wasm"
+  node scripts/wasm-snip.mjs "$work/whole.wasm" 'hydrate_async|hydrate_from_template'
+  wasm-bindgen --target web --no-typescript --out-dir "$work" --out-name kiops "$work/whole.wasm"
+  rm "$work/whole.wasm"
   mv "$work/kiops_bg.wasm" "$work/kiops.wasm"
   if [ "$profile" = wasm-release ]; then
     say "shrinking the WASM"

@@ -12,6 +12,7 @@ mod builds;
 pub mod call;
 pub mod error;
 mod frame;
+mod loaded;
 pub mod locales;
 pub mod model;
 mod services;

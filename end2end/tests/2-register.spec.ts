@@ -30,7 +30,7 @@ test.describe('Add service', () => {
     await dialog.fill(form);
     await dialog.checkRepository.click();
     await expect(dialog.defaultBranch).toHaveValue('main');
-    await expect(dialog.root.getByText(/2 branches/)).toBeVisible();
+    await expect(dialog.root.getByText(/branches: 2/)).toBeVisible();
     await dialog.testConnection.click();
     await expect(dialog.root.getByText('Reached, with the right to push.')).toBeVisible();
     await dialog.register.click();

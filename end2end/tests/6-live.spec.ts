@@ -1,7 +1,7 @@
 // Watching a build: everybody sees the same, and nothing is lost or seen twice, whatever breaks on the way.
 
 import { Proxy } from '../fixtures/proxy';
-import { ENDLESS, FAILING, ticking } from '../fixtures/sources';
+import { ENDLESS, FAILING, FAILING_LATE, ticking } from '../fixtures/sources';
 import { ADMIN, expect, secondPage, test } from '../fixtures/test';
 import { BuildDialog } from '../pages/build-dialog';
 import type { LogView } from '../pages/log-view';
@@ -233,6 +233,20 @@ test('a failure on a low screen leaves lines to read', async ({ register, dialog
   await build.explanation.getByRole('link', { name: /Show line/ }).click();
   await expect(build.log.log.getByText('the cake is a lie', { exact: true })).toBeInViewport({ ratio: 1 });
   expect((await build.log.seen()).length).toBeGreaterThan(8);
+});
+
+test('the step that failed is in sight', async ({ register, dialog, api, page }) => {
+  const service = await register(FAILING_LATE);
+  const { id } = await api.run(service.id);
+  await dialog.openBuild(service.id, id);
+  const { steps } = dialog.build;
+  const failed = steps.filter({ hasText: 'too late' });
+  await expect(failed).toBeInViewport({ ratio: 1 });
+  await expect(steps.first()).not.toBeInViewport();
+  // A hand on the list has the last word.
+  await failed.hover();
+  await page.mouse.wheel(0, -5000);
+  await expect(steps.first()).toBeInViewport();
 });
 
 test('following stops where one reads and goes on at the end', async ({ register, dialog, api }) => {

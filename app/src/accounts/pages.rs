@@ -1,4 +1,5 @@
 use super::api::{SetPassword, SignIn, link_is_open};
+use crate::loaded::loaded;
 use crate::locales::t;
 use crate::ui::{Field, FormError, Problems, Returned, notice};
 use leptos::form::ActionForm;
@@ -60,7 +61,7 @@ pub fn SignInPage() -> impl IntoView {
 #[component]
 pub fn SetPasswordPage() -> impl IntoView {
     let link = use_params_map().with_untracked(|map| map.get("link")).unwrap_or_default();
-    let open = Resource::new_blocking(
+    let open = loaded(
         {
             let link = link.clone();
             move || link.clone()

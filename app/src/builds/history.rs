@@ -3,6 +3,7 @@
 use super::api::{BeginBuild, get_history};
 use super::run::request_key;
 use super::{commit_text, ref_text, status_badge};
+use crate::loaded::loaded;
 use crate::locales::{t, tf};
 use crate::model::{BuildHead, BuildStatus, HistoryPage, HistoryQuery, StatusFilter};
 use crate::services::Shown;
@@ -43,8 +44,7 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
     });
     let service = shown.detail.with_untracked(|d| d.id.clone());
     let base = format!("/services/edit/{service}");
-    let page =
-        Resource::new_blocking(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
+    let page = loaded(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
     let start = ServerAction::<BeginBuild>::new();
     let problems = Problems::new(move || start.value().get(), &Returned::of("start"));
     let rebuild = Rebuild { start, key: StoredValue::new(request_key()) };

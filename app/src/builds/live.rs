@@ -8,6 +8,7 @@ use super::steps::Steps;
 use super::stream::{Line, Lost, follow};
 use crate::error::{Problem, ProblemStatus};
 use crate::frame::{ConnectionLost, ToSignIn};
+use crate::loaded::{Shared, shared};
 use crate::locales::{t, tf};
 use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot, ServiceId};
 use crate::services::Shown;
@@ -97,7 +98,7 @@ pub fn telling_row(snapshot: &LiveSnapshot) -> Option<u64> {
     evidence.or(view.first_error_row).filter(|_| told)
 }
 
-type Snapshot = ArcResource<Result<LiveSnapshot, Problem>>;
+type Snapshot = Shared<Result<LiveSnapshot, Problem>>;
 
 /// What one page is written from. A server draws a page's parts more than once, and a running build goes on meanwhile: all
 /// that is drawn, and what the browser takes over, must be of one moment.
@@ -105,7 +106,7 @@ type Snapshot = ArcResource<Result<LiveSnapshot, Problem>>;
 pub struct OneMoment(Arc<Mutex<Option<(BuildId, Snapshot)>>>);
 
 fn snapshot_of(id: BuildId, row: Option<u64>) -> Snapshot {
-    let ask = |id: BuildId| ArcResource::new_blocking(move || id.clone(), move |id| get_snapshot(id, row));
+    let ask = |id: BuildId| shared(move || id.clone(), move |id| get_snapshot(id, row));
     let Some(OneMoment(moment)) = use_context() else { return ask(id) };
     let mut moment = moment.lock().unwrap_or_else(|e| e.into_inner());
     match &*moment {

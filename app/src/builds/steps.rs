@@ -18,6 +18,17 @@ pub fn Steps(live: Live) -> impl IntoView {
         let (step, n) = axis.get();
         format!("--axis:{}", step * n)
     };
+    let list = NodeRef::<leptos::html::Ol>::new();
+    let worth_seeing = Memo::new(move |_| live.view.with(|v| worth_seeing(&v.steps)));
+    // Where somebody looks at the list or has a step in focus, it stays as it is.
+    Effect::new(move |_| {
+        let (Some(index), Some(list)) = (worth_seeing.get(), list.get()) else { return };
+        request_animation_frame(move || {
+            if !list.matches(":hover, :focus-within").unwrap_or(true) {
+                show_row(&list, index);
+            }
+        });
+    });
     view! {
         <div class="steps" style=length>
             <div class="axis" aria-hidden="true">
@@ -30,7 +41,7 @@ pub fn Steps(live: Live) -> impl IntoView {
                         .collect_view()
                 }}
             </div>
-            <ol class="step-list" aria-label=t("steps.label")>
+            <ol class="step-list" aria-label=t("steps.label") node_ref=list>
                 <For each=move || 0..count.get() key=|i| *i let:i>
                     {step_row(live, i)}
                 </For>
@@ -64,6 +75,22 @@ pub fn Steps(live: Live) -> impl IntoView {
         </div>
     }
     .into_any()
+}
+
+/// The step that failed the build, else the last one that runs.
+fn worth_seeing(steps: &[StepView]) -> Option<usize> {
+    let failed = steps.iter().position(|s| s.marker == Marker::Error && !may_fail(&s.name));
+    failed.or_else(|| steps.iter().rposition(|s| s.marker == Marker::Running))
+}
+
+/// Scrolls the list alone, and only as far as it must.
+fn show_row(list: &web_sys::HtmlElement, index: usize) {
+    let Some(row) = list.children().item(index as u32) else { return };
+    let (view, row) = (list.get_bounding_client_rect(), row.get_bounding_client_rect());
+    let by = if row.top() < view.top() { row.top() - view.top() } else { (row.bottom() - view.bottom()).max(0.0) };
+    if by != 0.0 {
+        list.set_scroll_top(list.scroll_top() + by.round() as i32);
+    }
 }
 
 /// Marker as class, icon and word.

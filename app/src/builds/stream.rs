@@ -197,7 +197,7 @@ mod in_browser {
         fn message(&self, event: &MessageEvent) {
             self.heard();
             let Some(text) = event.data().as_string() else { return };
-            match serde_json::from_str::<LiveMessage>(&text) {
+            match LiveMessage::read(text.as_bytes()) {
                 Ok(message) => {
                     self.failures.set(0);
                     self.spoke.set(true);

@@ -99,7 +99,7 @@ fn find(key: &str) -> Option<&'static str> {
             leptos::prelude::document()
                 .get_element_by_id(TEXTS_ELEMENT)
                 .and_then(|element| element.text_content())
-                .and_then(|text| serde_json::from_str(&text).ok())
+                .and_then(|text| serde_json::from_slice(text.as_bytes()).ok())
                 .unwrap_or_default()
         })
         .get(key)

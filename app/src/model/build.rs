@@ -2,7 +2,9 @@
 
 use super::{BuildId, Profile, ServiceId};
 use kiops_events::Marker;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// Where a build stands. One spelling in SQL, JSON and Rust.
@@ -86,7 +88,7 @@ pub struct Started {
 }
 
 /// A build, whole but for its log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BuildDetail {
     #[serde(flatten)]
     pub head: BuildHead,
@@ -97,6 +99,27 @@ pub struct BuildDetail {
     /// When the log had grown too old to be kept: what is left of it is a note that says so.
     pub log_removed_at: Option<i64>,
     pub diagnosis: Option<Diagnosis>,
+}
+
+/// Its head and the rest are read from the same text one after the other: a derived reader would keep everything in a second
+/// form to sort it out. Reads JSON only.
+impl<'de> Deserialize<'de> for BuildDetail {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Rest {
+            steps: Vec<StepSummary>,
+            cached_steps: u32,
+            log_verified: Option<bool>,
+            log_removed_at: Option<i64>,
+            diagnosis: Option<Diagnosis>,
+        }
+        fn part<T: DeserializeOwned, E: Error>(text: &RawValue) -> Result<T, E> {
+            serde_json::from_slice(text.get().as_bytes()).map_err(E::custom)
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let Rest { steps, cached_steps, log_verified, log_removed_at, diagnosis } = part(&text)?;
+        Ok(Self { head: part(&text)?, steps, cached_steps, log_verified, log_removed_at, diagnosis })
+    }
 }
 
 /// What a line of the history and the header of the live view need.

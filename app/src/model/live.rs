@@ -16,11 +16,32 @@ pub const MAX_RANGE_BYTES: usize = 1024 * 1024;
 pub const ROW_BYTES: usize = 4 * 1024;
 
 /// One message of the live stream. Its SSE id is the view's `pos`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LiveMessage {
     Snapshot(Box<LiveSnapshot>),
     Patch(Box<LivePatch>),
+}
+
+impl LiveMessage {
+    /// Looks at the type first and reads again: a derived reader would keep the whole message in a second form until it has
+    /// come by the type.
+    pub fn read(message: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Type {
+            Snapshot,
+            Patch,
+        }
+        #[derive(Deserialize)]
+        struct Head {
+            r#type: Type,
+        }
+        Ok(match serde_json::from_slice::<Head>(message)?.r#type {
+            Type::Snapshot => Self::Snapshot(serde_json::from_slice(message)?),
+            Type::Patch => Self::Patch(serde_json::from_slice(message)?),
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +134,35 @@ mod tests {
             whole_bytes: None,
         };
         RowsPage { first, rows: lengths.iter().map(row).collect(), total: 1_000 }
+    }
+
+    /// What a page reads in two passes is what the server wrote in one.
+    #[test]
+    fn messages_come_back_as_they_were_written() {
+        let build = r#"{"id":"bld-abcdefghijklmnopqrst","service_id":"svc-abcdefghijklmnopqrst","number":7,
+            "branch":"main","commit":"c0ffee","commit_url":null,"status":"building","attempt":1,"queued_at":5,
+            "started_at":6,"finished_at":null,"cancel_requested_at":null,"queue_position":null,"queue_reason":null,
+            "image_tag":null,"digest":null,"image_size_bytes":null,"profile":"auto","resolved_profile":"medium",
+            "no_cache":false,"created_by":"admin","expected_duration_ms":null,"failure_code":null,
+            "steps":[],"cached_steps":2,"log_verified":null,"log_removed_at":null,"diagnosis":null,"later":"unknown"}"#;
+        let build: BuildDetail = serde_json::from_str(build).unwrap();
+        assert_eq!((build.head.number, build.cached_steps), (7, 2));
+        let snapshot = LiveSnapshot {
+            now_ms: 9,
+            agent_now_ms: Some(3),
+            build: build.clone(),
+            view: BuildView::default(),
+            tail: page(4, &[3, 2]),
+        };
+        let patch =
+            LivePatch { now_ms: 10, agent_now_ms: None, build: Some(build), view: ViewPatch::default(), tail: None };
+        for message in [LiveMessage::Snapshot(Box::new(snapshot)), LiveMessage::Patch(Box::new(patch))] {
+            let written = serde_json::to_vec(&message).unwrap();
+            assert_eq!(LiveMessage::read(&written).unwrap(), message);
+        }
+        for strange in [r#"{"type":"hologram"}"#, r#"{"now_ms":1}"#, r#"{"type":"patch"}"#, "[]", ""] {
+            assert!(LiveMessage::read(strange.as_bytes()).is_err(), "{strange}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { chmodSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { keptFolder, program, sleep, until } from "./process.mjs";
+import { keptFolder, program, until } from "./process.mjs";
 
 export const password = "measured-and-found-good";
 
@@ -63,11 +63,14 @@ export class Server {
   }
 
   async stop(signal = "SIGTERM") {
-    if (!this.child || this.child.exitCode !== null || this.child.signalCode !== null) return;
-    const ended = once(this.child, "exit");
-    this.child.kill(signal);
-    await Promise.race([ended, sleep(10_000).then(() => this.child.kill("SIGKILL"))]);
+    const { child } = this;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill(signal);
+    // This one only: by then another may run in its place.
+    const killing = setTimeout(() => child.kill("SIGKILL"), 10_000);
     await ended;
+    clearTimeout(killing);
   }
 
   async signIn() {

@@ -74,8 +74,15 @@ impl BuildsConfig {
 /// Whoever can ask a Git host where a branch stands.
 #[async_trait]
 pub trait HeadOf: Send + Sync {
-    /// The full hash that a branch, or a tag as `refs/tags/…`, names at this moment.
-    async fn head_of(&self, url: &str, token: Option<&str>, branch: &str) -> Result<String>;
+    /// Of a branch, or of a tag by its full or short name.
+    async fn head_of(&self, url: &str, token: Option<&str>, name: &str) -> Result<Head>;
+}
+
+/// Where a branch, or a tag as `refs/tags/…`, stands: the commit's full hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub name: String,
+    pub commit: String,
 }
 
 /// What builds are made of.

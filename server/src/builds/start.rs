@@ -1,7 +1,7 @@
 //! A click becomes a row: checks, a snapshot of everything the build needs, one transaction. Git is asked only when
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
-use super::{Inner, spec};
+use super::{Head, Inner, spec};
 use crate::audit::changed;
 use crate::problems::{of_store, random};
 use crate::store::{BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
@@ -29,8 +29,8 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
             .with("free", memory(inner.disk.free_bytes()))
             .with("needed", memory(inner.disk.needed_bytes())));
     }
-    let commit = match commit {
-        Some(commit) => commit,
+    let head = match commit {
+        Some(commit) => Head { name: branch, commit },
         None => head(inner, &service, &branch).await?,
     };
     let new = NewBuild {
@@ -38,8 +38,8 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
         org_id: caller.org_id.clone(),
         service_id: service.id.clone(),
         created_by: caller.user_id.clone(),
-        branch,
-        commit,
+        branch: head.name,
+        commit: head.commit,
         request_key,
         snapshot: snapshot(&service),
     };
@@ -53,7 +53,7 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
     Ok(Started { id: queued.id, number: queued.number })
 }
 
-async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<String> {
+async fn head(inner: &Inner, service: &ServiceRow, branch: &str) -> Result<Head> {
     let token = inner.secret(service.git_secret.as_ref()).await.map_err(|e| of_store("service", e))?;
     inner.heads.head_of(&service.git_url, token.as_deref(), branch).await
 }

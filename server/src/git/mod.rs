@@ -13,7 +13,7 @@ mod listing;
 
 pub use address::AddressPolicy;
 
-use crate::builds::HeadOf;
+use crate::builds::{Head, HeadOf};
 use crate::clock::now_ms;
 use crate::problems::internal;
 use address::{Address, Refused};
@@ -99,15 +99,18 @@ impl Git {
         Ok(RefList { default_branch: default_branch.to_owned(), refs, now_ms: now_ms() })
     }
 
-    /// The full hash that a branch, or a tag as `refs/tags/…`, names at this moment.
-    pub async fn commit_of(&self, remote: Remote<'_>, branch: &str) -> Result<String> {
-        let full = full_name(branch);
-        let kind = if full.starts_with("refs/tags/") { "--tags" } else { "--heads" };
+    /// What a branch, or a tag (as `refs/tags/…`, or by its short name where no branch has it), names at this moment.
+    pub async fn head(&self, remote: Remote<'_>, name: &str) -> Result<Head> {
+        let branch = full_name(name);
+        let tag = if branch == name { branch.clone() } else { format!("refs/tags/{name}") };
         // An annotated tag's commit is listed as a name of its own.
-        let peeled = format!("{full}^{{}}");
-        let listing = self.list(remote, &[kind], &[&full, &peeled]).await?.listing;
-        let missing = || Problem::invalid(Fault::Ref.code(), "branch").with("ref", branch);
-        listing.commit(&full).map(str::to_owned).ok_or_else(missing)
+        let peeled = format!("{tag}^{{}}");
+        let listing = self.list(remote, &["--heads", "--tags"], &[&branch, &tag, &peeled]).await?.listing;
+        let at = |full: &str, name: &str| {
+            listing.commit(full).map(|commit| Head { name: name.to_owned(), commit: commit.to_owned() })
+        };
+        let missing = || Problem::invalid(Fault::Ref.code(), "branch").with("ref", name);
+        at(&branch, name).or_else(|| at(&tag, &tag)).ok_or_else(missing)
     }
 
     async fn list(&self, remote: Remote<'_>, options: &[&str], patterns: &[&str]) -> Result<Found> {
@@ -208,7 +211,7 @@ struct Found {
 
 #[async_trait]
 impl HeadOf for Git {
-    async fn head_of(&self, url: &str, token: Option<&str>, branch: &str) -> Result<String> {
-        self.commit_of(Remote { url, token }, branch).await
+    async fn head_of(&self, url: &str, token: Option<&str>, name: &str) -> Result<Head> {
+        self.head(Remote { url, token }, name).await
     }
 }

@@ -3,6 +3,7 @@
 use kiops_app::error::Problem;
 use kiops_app::model::{RefList, ServiceId};
 use kiops_rig::{GitFault, GitOptions, GitServer, Repo};
+use kiops_server::builds::Head;
 use kiops_server::git::{AddressPolicy, Git, Remote};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -70,11 +71,16 @@ async fn branches_and_tags_with_their_heads() {
     assert_eq!(head(&list, "feature/쇼핑").subject.as_deref(), Some("Third"));
     assert!(!std::fs::read_to_string(&kept).unwrap().contains(&second), "what no branch holds is forgotten");
 
-    assert_eq!(git.commit_of(remote, "main").await.unwrap(), first);
-    assert_eq!(git.commit_of(remote, "refs/tags/v1.9").await.unwrap(), first);
-    for gone in ["gone", "ain", "refs/tags/gone", "v1.9"] {
-        assert_eq!(code(git.commit_of(remote, gone).await), "git_ref", "{gone}");
+    for (asked, name) in [("main", "main"), ("refs/tags/v1.9", "refs/tags/v1.9"), ("v1.9", "refs/tags/v1.9")] {
+        let head = Head { name: name.to_owned(), commit: first.clone() };
+        assert_eq!(git.head(remote, asked).await.unwrap(), head);
     }
+    for gone in ["gone", "ain", "refs/tags/gone", ".9"] {
+        assert_eq!(code(git.head(remote, gone).await), "git_ref", "{gone}");
+    }
+    // A branch comes before a tag of the same name.
+    repo.commit("v1.9", &[("a", b"4")], "Fourth").await.unwrap();
+    assert_eq!(git.head(remote, "v1.9").await.unwrap().name, "v1.9");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("it's tmp")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
