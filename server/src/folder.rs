@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The folder, locked. The lock goes with the process, however it ends.
 #[derive(Debug)]
@@ -69,6 +70,23 @@ fn close_to_others(folder: &Path) {
     }
 }
 
+/// A server that ends, and a child of its that is becoming another program, hold their locks a moment longer.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether the lock could be had within this time.
+pub(crate) fn locked_within(lock: &File, patience: Duration) -> bool {
+    let since = Instant::now();
+    loop {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        if since.elapsed() >= patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Takes the lock in `file`, in which its holder's number stands. `what` is what it stands for, `settings` are those that
 /// name another.
 pub(crate) fn lock_file(file: &Path, what: &str, settings: &str) -> Result<File> {
@@ -80,7 +98,7 @@ pub(crate) fn lock_file(file: &Path, what: &str, settings: &str) -> Result<File>
         .mode(0o600)
         .open(file)
         .with_context(|| format!("{} cannot be opened", file.display()))?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !locked_within(&lock, LOCK_PATIENCE) {
         let mut holder = String::new();
         let _ = lock.read_to_string(&mut holder);
         let holder = match holder.trim() {

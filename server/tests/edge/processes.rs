@@ -11,6 +11,8 @@ pub struct Process {
     pub pid: u32,
     pub parent: u32,
     pub name: String,
+    /// Looked at before the environment: who becomes another program in between shows that program's.
+    pub program: Option<PathBuf>,
     pub arguments: Vec<u8>,
     pub environment: Vec<u8>,
 }
@@ -29,6 +31,7 @@ pub fn processes() -> Vec<Process> {
                 pid,
                 parent: after.split_whitespace().nth(1)?.parse().ok()?,
                 name: before.split_once('(')?.1.to_owned(),
+                program: std::fs::read_link(folder.join("exe")).ok(),
                 arguments: std::fs::read(folder.join("cmdline")).unwrap_or_default(),
                 environment: std::fs::read(folder.join("environ")).unwrap_or_default(),
             })

@@ -72,11 +72,15 @@ struct Seen {
 /// Looks again and again, for a process may live for a moment only.
 fn watch(data: PathBuf, server: u32, wanted: Vec<Wanted>, over: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
+    let program = std::fs::read_link(format!("/proc/{server}/exe")).ok();
     while !over.load(Ordering::Relaxed) {
         for process in processes() {
             for secret in &wanted {
-                // What the server was started with stays readable to whoever may look into its own memory.
-                let own = process.pid == server && secret.what.starts_with("the server's");
+                // What the server was started with stays readable to whoever may look into its own memory. A child has
+                // the same until it becomes another program.
+                let is_server = process.pid == server
+                    || (process.parent == server && process.program.is_some() && process.program == program);
+                let own = is_server && secret.what.starts_with("the server's");
                 for (place, bytes) in [("arguments", &process.arguments), ("environment", &process.environment)] {
                     if secret.is_in(bytes) && !(own && place == "environment") {
                         seen.held.insert(format!("{}'s {place} hold {}", process.name, secret.what));

@@ -17,6 +17,7 @@ mod folder;
 mod process;
 
 use super::{RelayIo, RunState, Runner, RunnerError, StartSpec};
+use crate::folder::{LOCK_PATIENCE, locked_within};
 use anyhow::Context;
 use async_trait::async_trait;
 use folder::Attempt;
@@ -24,7 +25,6 @@ use kiops_app::model::BuildId;
 use kiops_events::address::AddressPolicy;
 use kiops_events::spec::BuildkitSpec;
 use process::Who;
-use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,7 @@ impl LocalRunner {
         let attempts = config.data.join("local");
         folder::make_private(&attempts)?;
         let lock = File::options().create(true).append(true).open(attempts.join("lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| anyhow::anyhow!("another server runs builds in {}", config.data.display()))?;
+        anyhow::ensure!(locked_within(&lock, LOCK_PATIENCE), "another server runs builds in {}", config.data.display());
         let sockets = short_folder(&config.data)?;
         Ok(Self { config, attempts, sockets, buildkit: OnceCell::new(), gates: Mutex::default(), _lock: lock })
     }

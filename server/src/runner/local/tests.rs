@@ -3,6 +3,7 @@
 use super::*;
 use kiops_app::model::ID_LETTERS;
 use kiops_events::spec::*;
+use rustix::fs::{FlockOperation, flock};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const BUILDKITD: &str = "#!/bin/sh\necho buildkitd github.com/moby/buildkit v9.8.7 abc\n";
