@@ -144,7 +144,8 @@ clear_tmp() {
   local known
   [ -d "$1" ] || return 0
   while read -r known; do
-    timeout 60 "$programs/kiops-agent" daemon-stop --run-dir "${known%/*}" >/dev/null 2>&1 || true
+    timeout 60 "$programs/kiops-agent" daemon-stop --run-dir "${known%/*}" >/dev/null 2>&1 ||
+      say "the buildkitd of ${known%/*} could not be ended"
   done < <(find "$1" -name buildkitd.json -type f 2>/dev/null)
   rm -rf "$1" || say "not all of $1 could be removed"
 }

@@ -27,43 +27,25 @@ impl<T: DeserializeOwned> Decoder<T> for Json {
     }
 }
 
-/// Shared by several parts of a page.
-pub type Shared<T> = ArcResource<T, Json>;
+pub type Loaded<T> = ArcResource<T, Json>;
 
-/// Loaded before the page's first byte is sent.
-pub fn shared<S, T, Fut>(
-    source: impl Fn() -> S + Send + Sync + 'static,
-    load: impl Fn(S) -> Fut + Send + Sync + 'static,
-) -> Shared<T>
-where
-    S: PartialEq + Clone + Send + Sync + 'static,
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
-    Fut: Future<Output = T> + Send + 'static,
-{
-    Shared::new_with_options(source, load, true)
+/// Whether the page's first byte waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    Waits,
+    GoesAhead,
 }
 
+/// For a part that hands it on a copy is worth having: `Resource::from`.
 pub fn loaded<S, T, Fut>(
+    page: Page,
     source: impl Fn() -> S + Send + Sync + 'static,
     load: impl Fn(S) -> Fut + Send + Sync + 'static,
-) -> Resource<T, Json>
+) -> Loaded<T>
 where
     S: PartialEq + Clone + Send + Sync + 'static,
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
     Fut: Future<Output = T> + Send + 'static,
 {
-    shared(source, load).into()
-}
-
-/// Shown when it is there: the page does not wait for it.
-pub fn loaded_later<S, T, Fut>(
-    source: impl Fn() -> S + Send + Sync + 'static,
-    load: impl Fn(S) -> Fut + Send + Sync + 'static,
-) -> Resource<T, Json>
-where
-    S: PartialEq + Clone + Send + Sync + 'static,
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
-    Fut: Future<Output = T> + Send + 'static,
-{
-    Shared::new_with_options(source, load, false).into()
+    Loaded::new_with_options(source, load, page == Page::Waits)
 }

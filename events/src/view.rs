@@ -69,6 +69,11 @@ pub struct StepView {
 }
 
 impl StepView {
+    /// It ended the build, or would have.
+    pub fn failed(&self) -> bool {
+        self.marker == Marker::Error && !may_fail(&self.name)
+    }
+
     /// Time worked so far, with the agent's clock at `now_ms`; none for a cached or waiting step.
     pub fn duration_ms(&self, now_ms: i64) -> Option<i64> {
         match self.marker {
@@ -298,7 +303,7 @@ impl BuildView {
     }
 
     pub fn failed_step(&self) -> Option<&StepView> {
-        self.steps.iter().find(|s| s.marker == Marker::Error && !may_fail(&s.name))
+        self.steps.iter().find(|step| step.failed())
     }
 
     /// What stays when the log itself is no longer kept: no row is left that anything could lead to.

@@ -71,16 +71,15 @@ fn close_to_others(folder: &Path) {
 }
 
 /// A server that ends, and a child of its that is becoming another program, hold their locks a moment longer.
-pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether the lock could be had within this time.
-pub(crate) fn locked_within(lock: &File, patience: Duration) -> bool {
+fn lock_soon(lock: &File) -> bool {
     let since = Instant::now();
     loop {
         if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             return true;
         }
-        if since.elapsed() >= patience {
+        if since.elapsed() >= LOCK_PATIENCE {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -98,7 +97,7 @@ pub(crate) fn lock_file(file: &Path, what: &str, settings: &str) -> Result<File>
         .mode(0o600)
         .open(file)
         .with_context(|| format!("{} cannot be opened", file.display()))?;
-    if !locked_within(&lock, LOCK_PATIENCE) {
+    if !lock_soon(&lock) {
         let mut holder = String::new();
         let _ = lock.read_to_string(&mut holder);
         let holder = match holder.trim() {

@@ -1,5 +1,5 @@
 use super::api::{SetPassword, SignIn, link_is_open};
-use crate::loaded::loaded;
+use crate::loaded::{Page, loaded};
 use crate::locales::t;
 use crate::ui::{Field, FormError, Problems, Returned, notice};
 use leptos::form::ActionForm;
@@ -61,13 +61,14 @@ pub fn SignInPage() -> impl IntoView {
 #[component]
 pub fn SetPasswordPage() -> impl IntoView {
     let link = use_params_map().with_untracked(|map| map.get("link")).unwrap_or_default();
-    let open = loaded(
+    let open = Resource::from(loaded(
+        Page::Waits,
         {
             let link = link.clone();
             move || link.clone()
         },
         link_is_open,
-    );
+    ));
     view! {
         <Door title=t("setup.title")>
             <Suspense>

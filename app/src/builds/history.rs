@@ -3,7 +3,7 @@
 use super::api::{BeginBuild, get_history};
 use super::run::request_key;
 use super::{commit_text, ref_text, status_badge};
-use crate::loaded::loaded;
+use crate::loaded::{Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildHead, BuildStatus, HistoryPage, HistoryQuery, StatusFilter};
 use crate::services::Shown;
@@ -44,7 +44,11 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
     });
     let service = shown.detail.with_untracked(|d| d.id.clone());
     let base = format!("/services/edit/{service}");
-    let page = loaded(move || (service.clone(), wanted.get()), |(service, query)| get_history(service, query));
+    let page = Resource::from(loaded(
+        Page::Waits,
+        move || (service.clone(), wanted.get()),
+        |(service, query)| get_history(service, query),
+    ));
     let start = ServerAction::<BeginBuild>::new();
     let problems = Problems::new(move || start.value().get(), &Returned::of("start"));
     let rebuild = Rebuild { start, key: StoredValue::new(request_key()) };

@@ -8,7 +8,7 @@ use super::steps::Steps;
 use super::stream::{Line, Lost, follow};
 use crate::error::{Problem, ProblemStatus};
 use crate::frame::{ConnectionLost, ToSignIn};
-use crate::loaded::{Shared, shared};
+use crate::loaded::{Loaded, Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot, ServiceId};
 use crate::services::Shown;
@@ -94,11 +94,11 @@ impl Live {
 pub fn telling_row(snapshot: &LiveSnapshot) -> Option<u64> {
     let LiveSnapshot { build, view, .. } = snapshot;
     let evidence = build.diagnosis.as_ref().and_then(|d| d.evidence.first()).map(|e| e.row);
-    let told = build.head.status == BuildStatus::Failure && build.log_removed_at.is_none();
+    let told = build.head.status == BuildStatus::Failure && build.rows_stand();
     evidence.or(view.first_error_row).filter(|_| told)
 }
 
-type Snapshot = Shared<Result<LiveSnapshot, Problem>>;
+type Snapshot = Loaded<Result<LiveSnapshot, Problem>>;
 
 /// What one page is written from. A server draws a page's parts more than once, and a running build goes on meanwhile: all
 /// that is drawn, and what the browser takes over, must be of one moment.
@@ -106,7 +106,7 @@ type Snapshot = Shared<Result<LiveSnapshot, Problem>>;
 pub struct OneMoment(Arc<Mutex<Option<(BuildId, Snapshot)>>>);
 
 fn snapshot_of(id: BuildId, row: Option<u64>) -> Snapshot {
-    let ask = |id: BuildId| shared(move || id.clone(), move |id| get_snapshot(id, row));
+    let ask = |id: BuildId| loaded(Page::Waits, move || id.clone(), move |id| get_snapshot(id, row));
     let Some(OneMoment(moment)) = use_context() else { return ask(id) };
     let mut moment = moment.lock().unwrap_or_else(|e| e.into_inner());
     match &*moment {
@@ -257,10 +257,7 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl Int
 
     let final_status = Memo::new(move |_| live.build.with(|b| b.head.status).is_final());
     let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
-    let first_error = Memo::new(move |_| {
-        let stands = live.build.with(|b| b.log_removed_at.is_none());
-        live.view.with(|v| v.first_error_row).filter(|_| stands)
-    });
+    let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
     let service = head.service_id;
     view! {
         <section

@@ -157,8 +157,7 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
     };
     let actions = diagnosis.map(|d| d.actions).unwrap_or_default();
     let took = head.duration_ms(live.clock.get()).map(format::clock).unwrap_or_default();
-    // What is left of a log that has been removed has other rows.
-    let rows_stand = live.build.with(|b| b.log_removed_at.is_none());
+    let rows_stand = live.build.with(BuildDetail::rows_stand);
     let first_row = evidence.first().map(|e| e.row).filter(|_| rows_stand);
     let service = format!("/services/edit/{}", head.service_id);
     let href = base.clone();

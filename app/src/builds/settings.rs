@@ -4,7 +4,7 @@ use super::api::{SaveSettings, detected_dockerfile};
 use super::found::FoundDockerfile;
 use super::ref_text;
 use crate::frame::Unsaved;
-use crate::loaded::loaded_later;
+use crate::loaded::{Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildSettings, DockerfileChoice, Profile, ServiceId};
 use crate::services::{Shown, kind_name};
@@ -169,7 +169,7 @@ fn DockerfileGroup(
 /// What Auto-detect has found, or its rule while no build has looked.
 #[component]
 fn Found(service: ServiceId) -> impl IntoView {
-    let found = loaded_later(move || service.clone(), detected_dockerfile);
+    let found = Resource::from(loaded(Page::GoesAhead, move || service.clone(), detected_dockerfile));
     let rule = || view! { <p class="hint">{t("settings.auto_rule")}</p> }.into_any();
     view! {
         <Suspense fallback=rule>

@@ -4,7 +4,7 @@ use super::live::Live;
 use super::log::plain_click;
 use crate::locales::{t, tf};
 use crate::ui::{format, icon};
-use kiops_events::view::{UsageSample, may_fail};
+use kiops_events::view::UsageSample;
 use kiops_events::{Marker, StepView};
 use leptos::prelude::*;
 
@@ -79,7 +79,7 @@ pub fn Steps(live: Live) -> impl IntoView {
 
 /// The step that failed the build, else the last one that runs.
 fn worth_seeing(steps: &[StepView]) -> Option<usize> {
-    let failed = steps.iter().position(|s| s.marker == Marker::Error && !may_fail(&s.name));
+    let failed = steps.iter().position(StepView::failed);
     failed.or_else(|| steps.iter().rposition(|s| s.marker == Marker::Running))
 }
 
@@ -110,7 +110,7 @@ fn step_row(live: Live, index: usize) -> AnyView {
     let with = move |f: fn(&StepView) -> String| step.with(|s| s.as_ref().map(f).unwrap_or_default());
     let kind = Memo::new(move |_| step.with(|s| s.as_ref().map_or(Marker::Waiting, |s| s.marker)));
     let goes_on =
-        Memo::new(move |_| step.with(|s| s.as_ref().is_some_and(|s| s.marker == Marker::Error && may_fail(&s.name))));
+        Memo::new(move |_| step.with(|s| s.as_ref().is_some_and(|s| s.marker == Marker::Error && !s.failed())));
     // Only a running step follows the clock.
     let time = move || {
         let now = if kind.get() == Marker::Running { live.agent_now() } else { 0 };

@@ -9,7 +9,7 @@ pub use guard::{Guard, Unsaved, hear_the_way_back};
 pub use theme::theme_of_request;
 
 use crate::accounts::api::{SignOut, who_am_i};
-use crate::loaded::loaded;
+use crate::loaded::{Page, loaded};
 use crate::locales::{Lang, t};
 use crate::ui::{browser, icon};
 use leptos::form::ActionForm;
@@ -33,7 +33,7 @@ pub fn dialog_open() -> Memo<bool> {
 pub fn Frame() -> impl IntoView {
     let lost = RwSignal::new(false);
     provide_context(ConnectionLost(lost));
-    let who = loaded(|| (), |()| who_am_i());
+    let who = Resource::from(loaded(Page::Waits, || (), |()| who_am_i()));
     let behind = dialog_open();
     view! {
         <Title formatter=|title: String| if title.is_empty() { "KIOPS".to_owned() } else { format!("{title} · KIOPS") }/>

@@ -101,6 +101,13 @@ pub struct BuildDetail {
     pub diagnosis: Option<Diagnosis>,
 }
 
+impl BuildDetail {
+    /// Whether rows of the log can be pointed at: what is left of one that has been removed has other rows.
+    pub fn rows_stand(&self) -> bool {
+        self.log_removed_at.is_none()
+    }
+}
+
 /// Its head and the rest are read from the same text one after the other: a derived reader would keep everything in a second
 /// form to sort it out. Reads JSON only.
 impl<'de> Deserialize<'de> for BuildDetail {

@@ -6,7 +6,7 @@ use super::forms::{RegistryForm, SourceForm};
 use crate::builds::{BuildDialog, commit_text, ref_text, status_badge};
 use crate::error::Problem;
 use crate::frame::ToSignIn;
-use crate::loaded::loaded;
+use crate::loaded::{Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildHead, RegistryKind, ServiceDetail, ServiceId, SystemStatus};
 use crate::ui::browser::press_on_space;
@@ -59,7 +59,8 @@ impl Shown {
 pub fn ServicePage() -> impl IntoView {
     let params = use_params_map();
     let id = Memo::new(move |_| params.with(|p| p.get_str("id").and_then(|id| id.parse::<ServiceId>().ok())));
-    let service = loaded(
+    let service = Resource::from(loaded(
+        Page::Waits,
         move || id.get(),
         |id| async move {
             match id {
@@ -67,7 +68,7 @@ pub fn ServicePage() -> impl IntoView {
                 None => Err(Problem::not_found()),
             }
         },
-    );
+    ));
     view! {
         <Suspense fallback=|| view! { <div class="page"><div class="skeleton-line"></div></div> }>
             {move || Suspend::new(async move {

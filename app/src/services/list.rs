@@ -5,7 +5,7 @@ use super::api::{ServiceList, list_services};
 use super::detail::registered_badge;
 use crate::builds::status_badge;
 use crate::frame::ToSignIn;
-use crate::loaded::loaded;
+use crate::loaded::{Page, loaded};
 use crate::locales::t;
 use crate::model::ServiceCard;
 use crate::ui::{browser, icon, notice, sentence, when};
@@ -19,7 +19,7 @@ const FAVOURITES: &str = "kiops.favourites";
 pub fn ServicesPage() -> impl IntoView {
     let query = use_query_map();
     let adding = Memo::new(move |_| query.with(|q| q.get_str("add").is_some()));
-    let list = loaded(|| (), |()| list_services());
+    let list = Resource::from(loaded(Page::Waits, || (), |()| list_services()));
     view! {
         <Title text=t("nav.services")/>
         <div class="page" inert=move || adding.get()>

@@ -17,7 +17,7 @@ mod folder;
 mod process;
 
 use super::{RelayIo, RunState, Runner, RunnerError, StartSpec};
-use crate::folder::{LOCK_PATIENCE, locked_within};
+use crate::folder::lock_file;
 use anyhow::Context;
 use async_trait::async_trait;
 use folder::Attempt;
@@ -77,8 +77,8 @@ impl LocalRunner {
         config.data = config.data.canonicalize()?;
         let attempts = config.data.join("local");
         folder::make_private(&attempts)?;
-        let lock = File::options().create(true).append(true).open(attempts.join("lock"))?;
-        anyhow::ensure!(locked_within(&lock, LOCK_PATIENCE), "another server runs builds in {}", config.data.display());
+        let what = format!("the builds in {}", config.data.display());
+        let lock = lock_file(&attempts.join("lock"), &what, "KIOPS_DATA")?;
         let sockets = short_folder(&config.data)?;
         Ok(Self { config, attempts, sockets, buildkit: OnceCell::new(), gates: Mutex::default(), _lock: lock })
     }
