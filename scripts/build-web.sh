@@ -20,23 +20,28 @@ cargo build -p kiops-frontend --lib --target "$wasm_target" --profile "$profile"
 mkdir -p "$site"
 inputs=$({
   echo "$profile"
-  find style public scripts/build-web.sh scripts/web-assets.mjs scripts/wasm-snip.mjs package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
+  find style public scripts/build-web.sh scripts/web-assets.mjs scripts/wasm-snip.mjs scripts/versions.env package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
 } | sha256sum)
 stamp=$site/.inputs
 hashes=$site/.hashes
 if [ ! -f "$hashes" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$inputs" ]; then
   scratch
   wasm-bindgen() { "$cache/tools/wasm-bindgen-$(locked_version wasm-bindgen)/bin/wasm-bindgen" "$@"; }
-  # Leptos' ways to hydrate what this page has nothing of: parts that are loaded later, and templates.
-  cp "$wasm" "$work/whole.wasm"
-  node scripts/wasm-snip.mjs "$work/whole.wasm" 'hydrate_async|hydrate_from_template'
-  wasm-bindgen --target web --no-typescript --out-dir "$work" --out-name kiops "$work/whole.wasm"
-  rm "$work/whole.wasm"
-  mv "$work/kiops_bg.wasm" "$work/kiops.wasm"
+  # The parts of the program: what every page needs, and split_NAME.wasm for what comes when there is need of it.
+  "$wasm_split_bin/wasm-split-cli" "$wasm" "$work/parts" --out-name kiops
+  for part in "$work"/parts/*.wasm; do
+    # Leptos' way to hydrate what this page has nothing of: views that come bit by bit.
+    node scripts/wasm-snip.mjs "$part" hydrate_async
+  done
+  wasm-bindgen --target web --no-typescript --keep-lld-exports --out-dir "$work" --out-name kiops "$work/parts/kiops.wasm"
+  mv "$work/kiops_bg.wasm" "$work/parts/kiops.wasm"
   if [ "$profile" = wasm-release ]; then
     say "shrinking the WASM"
-    "$tools/.bin/wasm-opt" -Oz "$work/kiops.wasm" -o "$work/kiops.wasm"
+    for part in "$work"/parts/*.wasm; do
+      "$tools/.bin/wasm-opt" -Oz "$part" -o "$part"
+    done
   fi
+  mv "$work"/parts/* "$work"
   "$tools/.bin/lightningcss" --bundle --minify --targets 'chrome 120, firefox 121, safari 17' style/main.css -o "$work/kiops.css"
   node scripts/web-assets.mjs "$work" public "$font" "$site" "$profile"
   echo "$inputs" >"$stamp"

@@ -62,11 +62,18 @@ speaks_of_the_product_only() { nothing_says '(?i)\b(claud[e]|anthropi[c]|opena[i
 node_versions_are_pinned() { ! grep -hE '": "[\^~*>]' package.json end2end/package.json; }
 
 site_is_complete() {
-  local kind hash
+  local kind hash file part
   [ -s "$programs/hash.txt" ] || return 1
   while IFS=': ' read -r kind hash; do
-    [ -s "$site/pkg/kiops.$hash.$kind" ] || return 1
+    case $kind in
+      split) file=__wasm_split.$hash.js ;;
+      manifest) file=__wasm_split_manifest.$hash.json ;;
+      *) file=kiops.$hash.$kind ;;
+    esac
+    [ -s "$site/pkg/$file" ] || return 1
+    [ "$kind" != manifest ] || part=$(grep -o 'split_service[.][0-9a-f]*' "$site/pkg/$file")
   done <"$programs/hash.txt"
+  [ -s "$site/pkg/$part.wasm" ] || return 1
   [ -s "$site/fonts/inter.woff2" ]
 }
 

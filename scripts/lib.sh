@@ -23,6 +23,7 @@ else
 fi
 site=$CARGO_TARGET_DIR/site
 buildkit_bin=$cache/tools/buildkit-$BUILDKIT_VERSION/bin
+wasm_split_bin=$cache/tools/wasm-split-$WASM_SPLIT_VERSION/bin
 node_bin=$cache/tools/node-$NODE_MAJOR/bin
 go_bin=$cache/tools/go-$GO_VERSION/bin
 # rustup's compiler goes before the distribution's, which may be years older. Debian keeps runc, iptables and the CNI

@@ -10,6 +10,7 @@ step rust "$purpose"
 [ "$purpose" != quick ] || exit 0
 step wasm-target
 step wasm-bindgen
+step wasm-split
 step node
 step npm .
 [ "$purpose" != test ] || step npm end2end

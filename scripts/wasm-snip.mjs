@@ -1,13 +1,19 @@
-// wasm-snip.mjs FILE PATTERN: takes out the bodies of functions that can never run, in place, before wasm-bindgen reads the
-// file. Leptos gives every view a way to be hydrated bit by bit (`hydrate_async`) for pages whose program comes in parts;
-// this page's comes in one, so nothing calls it, but it hangs in every view's table and the linker has to keep it.
+// wasm-snip.mjs FILE NAME: takes out the bodies of functions that can never run, in place, before wasm-bindgen reads the
+// file. Leptos gives every view a way to be hydrated bit by bit (`hydrate_async`), for programs that load parts while they
+// hydrate; this one loads them before, so nothing calls it, but it hangs in every view's table and the linker has to keep it.
 //
 // A body is exchanged for the one instruction that stops the program: should anything ever call it, that is loud. What
 // only such bodies had need of goes when wasm-opt looks for what is used.
+//
+// Of functions that are alike the compiler keeps one, under any of their names: what is called after NAME may be in use as
+// something else. Alike are small ones, drop glue, and twins that differ in a constant only; so those that are taken out are
+// called NAME themselves (or are closures of it), are not small, and NAME must have no twin.
 import { readFileSync, writeFileSync } from "node:fs";
 
-const [file, pattern] = process.argv.slice(2);
-const wanted = new RegExp(pattern);
+const [file, name] = process.argv.slice(2);
+// As Rust mangles it: each part of the path with its length, a hash at the end.
+const wanted = new RegExp(`${name.length}${name}(28_\\$u7b\\$\\$u7b\\$closure\\$u7d\\$\\$u7d\\$)*17h[0-9a-f]{16}E`);
+const SMALL = 64;
 const module = readFileSync(file);
 const CODE = 10;
 const UNREACHABLE = Buffer.from([0x03, 0x00, 0x00, 0x0b]);
@@ -102,9 +108,11 @@ const bodies = [];
 let [count, at] = number(code.from);
 bodies.push(encoded(count));
 let bytes = 0;
+let functions = 0;
 for (let i = 0; i < count; i++) {
   const [size, from] = number(at);
-  if (snipped.has(first + i)) {
+  if (snipped.has(first + i) && size >= SMALL) {
+    functions++;
     bodies.push(UNREACHABLE);
     bytes += size;
   } else {
@@ -112,10 +120,10 @@ for (let i = 0; i < count; i++) {
   }
   at = from + size;
 }
-if (bytes === 0) throw new Error(`no function of ${file} is called ${pattern}`);
+if (bytes === 0) throw new Error(`no function of ${file} is called ${name}`);
 const content = Buffer.concat(bodies);
 writeFileSync(
   file,
   Buffer.concat([module.subarray(0, code.at), Buffer.from([CODE]), encoded(content.length), content, module.subarray(code.to)]),
 );
-console.error(`${snipped.size} functions with ${Math.round(bytes / 1000)} kB taken out`);
+console.error(`${functions} functions with ${Math.round(bytes / 1000)} kB taken out`);

@@ -34,8 +34,9 @@ mod on_server {
     use crate::model::without_userinfo;
     use crate::ui::query::Query;
     use http::StatusCode;
-    use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
+    use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderName, HeaderValue, LINK, SET_COOKIE};
     use http::request::Parts;
+    use leptos::WasmSplitManifest;
     use leptos::prelude::*;
     use leptos_axum::ResponseOptions;
 
@@ -162,6 +163,24 @@ mod on_server {
         let cookie = format!("{SESSION_COOKIE}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Lax{secure}");
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             options.append_header(SET_COOKIE, cookie);
+        }
+    }
+
+    /// Tells the browser to fetch a part of the page's program together with the rest (scripts/web-assets.mjs writes which
+    /// file it is).
+    pub fn needs_part(name: &str) {
+        let (Some(WasmSplitManifest(parts)), Some(options)) = (use_context(), use_context::<ResponseOptions>()) else {
+            return;
+        };
+        let links = parts.with_value(|(folder, files, _)| {
+            let link = |file: &String| format!("<{folder}/{file}.wasm>; rel=preload; as=fetch; crossorigin");
+            files.get(name).into_iter().flatten().map(link).collect::<Vec<_>>().join(", ")
+        });
+        // Set and not added to: a page's parts may be drawn more than once.
+        if !links.is_empty()
+            && let Ok(links) = HeaderValue::from_str(&links)
+        {
+            options.insert_header(LINK, links);
         }
     }
 

@@ -15,6 +15,7 @@ mod frame;
 mod loaded;
 pub mod locales;
 pub mod model;
+mod part;
 mod services;
 mod ui;
 
@@ -26,7 +27,14 @@ use leptos::prelude::*;
 use leptos_meta::provide_meta_context;
 use leptos_router::components::{ParentRoute, Redirect, Route, Router, Routes};
 use leptos_router::{SsrMode, path};
-use services::{ServicePage, ServicesPage};
+use part::ServiceRoute;
+use services::ServicesPage;
+
+/// Whether the page that stands in the browser can be taken over: all parts of the program that it needs are loaded.
+pub async fn parts_are_there() -> bool {
+    let (path, query) = ui::browser::path_and_query();
+    part::there_for(&path, &query).await
+}
 
 /// The document around the pages.
 #[cfg(feature = "ssr")]
@@ -78,7 +86,7 @@ pub fn App() -> impl IntoView {
                 <ParentRoute path=path!("") view=Frame ssr=SsrMode::Async>
                     <Route path=path!("/services") view=ServicesPage ssr=SsrMode::Async/>
                     <Route path=path!("/services/new") view=|| view! { <Redirect path="/services?add=1"/> } ssr=SsrMode::Async/>
-                    <Route path=path!("/services/edit/:id") view=ServicePage ssr=SsrMode::Async/>
+                    <Route path=path!("/services/edit/:id") view=ServiceRoute ssr=SsrMode::Async/>
                 </ParentRoute>
             </Routes>
         </Router>

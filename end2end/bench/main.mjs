@@ -11,7 +11,7 @@ import { cpus, loadavg, totalmem } from "node:os";
 import { round } from "./lib/numbers.mjs";
 import { Rig } from "./lib/rig.mjs";
 
-// `kept`: missing it fails the command. The other limits are goals, measured and said.
+// `kept`: missing it fails the command. The other limits are goals, measured and said; so is what has none.
 const limits = [
   { name: "start_click_to_queued_ms_p99", most: 100, kept: true },
   { name: "line_to_painted_ms_p50", most: 150, kept: true },
@@ -24,6 +24,7 @@ const limits = [
   { name: "idle_rss_mb", most: 64, kept: true },
   { name: "start_to_ready_ms", most: 1000, kept: true },
   { name: "wasm_brotli_kb", most: 250, kept: true },
+  { name: "wasm_build_dialog_brotli_kb" },
   { name: "open_100k_lines_ms", most: 300, kept: true },
   { name: "open_1m_lines_ms", most: 500 },
   { name: "tab_memory_1m_lines_mb", most: 80 },
@@ -69,7 +70,7 @@ const rows = expected.map(({ name, most, least, kept }) => {
   if (value === null) absent.push(name);
   else if (!good && kept) missed.push(name);
   const verdict = value === null ? "not measured" : good ? "ok" : kept ? "MISSED" : "over the goal";
-  const limit = `${least === undefined ? "≤" : "≥"} ${most ?? least}`;
+  const limit = most === undefined && least === undefined ? "" : `${least === undefined ? "≤" : "≥"} ${most ?? least}`;
   return [name, value === null ? "-" : `${round(value)} ${unit}`.trim(), limit, baseline === null ? "" : String(round(baseline)), verdict];
 });
 

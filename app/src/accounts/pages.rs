@@ -1,8 +1,7 @@
 use super::api::{SetPassword, SignIn, link_is_open};
 use crate::loaded::{Page, loaded};
 use crate::locales::t;
-use crate::ui::{Field, FormError, Problems, Returned, notice};
-use leptos::form::ActionForm;
+use crate::ui::{Field, FormError, Post, PostForm, Problems, Returned, notice};
 use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::hooks::{use_params_map, use_query_map};
@@ -25,13 +24,13 @@ fn Door(#[prop(into)] title: String, children: Children) -> impl IntoView {
 
 #[component]
 pub fn SignInPage() -> impl IntoView {
-    let action = ServerAction::<SignIn>::new();
+    let post = Post::to::<SignIn>(|()| ());
     let returned = Returned::of("sign_in");
-    let problems = Problems::new(move || action.value().get(), &returned);
+    let problems = Problems::new(post, &returned);
     let next = use_query_map().with_untracked(|map| map.get("next")).unwrap_or_default();
     view! {
         <Door title=t("sign_in.title")>
-            <ActionForm action=action>
+            <PostForm post=post>
                 <input type="hidden" name="next" value=next/>
                 <FormError error=problems.elsewhere(&[])/>
                 <Field
@@ -50,10 +49,10 @@ pub fn SignInPage() -> impl IntoView {
                     required=true
                     error=Signal::stored(None)
                 />
-                <button class="button primary wide" type="submit" disabled=move || action.pending().get()>
+                <button class="button primary wide" type="submit" disabled=move || post.pending()>
                     {t("sign_in.submit")}
                 </button>
-            </ActionForm>
+            </PostForm>
         </Door>
     }
 }
@@ -95,10 +94,10 @@ pub fn SetPasswordPage() -> impl IntoView {
 
 #[component]
 fn SetPasswordForm(link: String) -> impl IntoView {
-    let action = ServerAction::<SetPassword>::new();
-    let problems = Problems::new(move || action.value().get(), &Returned::of("set_password"));
+    let post = Post::to::<SetPassword>(|()| ());
+    let problems = Problems::new(post, &Returned::of("set_password"));
     view! {
-        <ActionForm action=action>
+        <PostForm post=post>
             <input type="hidden" name="link" value=link/>
             // Password managers file the new password under this name.
             <input class="offscreen" type="text" name="user" value="admin" autocomplete="username" tabindex="-1" aria-hidden="true" readonly/>
@@ -120,9 +119,9 @@ fn SetPasswordForm(link: String) -> impl IntoView {
                 required=true
                 error=problems.at("again")
             />
-            <button class="button primary wide" type="submit" disabled=move || action.pending().get()>
+            <button class="button primary wide" type="submit" disabled=move || post.pending()>
                 {t("setup.submit")}
             </button>
-        </ActionForm>
+        </PostForm>
     }
 }

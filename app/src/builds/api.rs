@@ -6,6 +6,7 @@ use crate::error::Problem;
 use crate::model::*;
 use kiops_events::Row;
 use leptos::prelude::*;
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "ssr")]
 use crate::call::{answer, backend, caller, give_back, plain_redirect};
@@ -47,6 +48,13 @@ pub async fn save_settings(
     Ok(saved)
 }
 
+/// A build that was started, and how it stands: the page that asked can show it at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    pub id: BuildId,
+    pub live: Option<Box<LiveSnapshot>>,
+}
+
 /// Starts a build and leads to it. `pick` is a branch or tag, with the head that was seen in front (`<hash>:main`) where
 /// one was; `commit` is one that was typed and wins.
 #[server(prefix = "/api/fn")]
@@ -55,7 +63,7 @@ pub async fn begin_build(
     #[server(default)] pick: String,
     #[server(default)] commit: String,
     #[server(default)] request_key: String,
-) -> Result<Started, Problem> {
+) -> Result<Begun, Problem> {
     let (seen, branch) = split_pick(&pick);
     let commit = commit.trim();
     let start = StartBuild {
@@ -63,15 +71,21 @@ pub async fn begin_build(
         commit: if commit.is_empty() { seen.map(str::to_owned) } else { Some(commit.to_owned()) },
         request_key: (!request_key.is_empty()).then_some(request_key),
     };
-    let result = match (backend(), caller()) {
-        (Ok(backend), Ok(caller)) => backend.builds.start(&caller, &service, start).await,
-        (Err(problem), _) | (_, Err(problem)) => Err(problem),
-    };
+    let result = begin(&service, start).await;
     let page = format!("/services/edit/{service}?build=run");
-    let started = give_back("start", &page, &[("pick", &pick), ("commit", commit)], result)?;
-    let query = Query::default().with("build", "run").with("id", started.id.as_str());
-    leptos_axum::redirect(&format!("/services/edit/{service}?{query}"));
-    Ok(started)
+    let begun = give_back("start", &page, &[("pick", &pick), ("commit", commit)], result)?;
+    let query = Query::default().with("build", "run").with("id", begun.id.as_str());
+    plain_redirect(&format!("/services/edit/{service}?{query}"));
+    Ok(begun)
+}
+
+#[cfg(feature = "ssr")]
+async fn begin(service: &ServiceId, start: StartBuild) -> Result<Begun, Problem> {
+    let (backend, caller) = (backend()?, caller()?);
+    let id = backend.builds.start(&caller, service, start).await?.id;
+    // It is started, whether or not it can be shown now.
+    let live = backend.builds.snapshot(&caller, &id).await.ok().map(Box::new);
+    Ok(Begun { id, live })
 }
 
 /// `<hash>:main` in its two parts.

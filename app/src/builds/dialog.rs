@@ -4,6 +4,7 @@ use super::help::HelpTab;
 use super::history::HistoryTab;
 use super::run::RunTab;
 use super::settings::SettingsTab;
+use super::start::AtHand;
 use crate::locales::t;
 use crate::services::Shown;
 use crate::ui::PageDialog;
@@ -47,6 +48,7 @@ impl Tab {
 pub fn BuildDialog(shown: Shown) -> impl IntoView {
     let (name, base, fresh) =
         shown.detail.with_untracked(|d| (d.name.clone(), format!("/services/edit/{}", d.id), d.settings.version == 0));
+    AtHand::provide();
     let query = use_query_map();
     let tab = Memo::new(move |_| {
         query.with(|q| {

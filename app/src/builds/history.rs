@@ -1,7 +1,8 @@
 //! Build History: newest first, by page, by status and branch.
 
-use super::api::{BeginBuild, get_history};
+use super::api::get_history;
 use super::run::request_key;
+use super::start::start_of;
 use super::{commit_text, ref_text, status_badge};
 use crate::loaded::{Page, loaded};
 use crate::locales::{t, tf};
@@ -10,10 +11,10 @@ use crate::services::Shown;
 use crate::services::api::list_refs;
 use crate::ui::query::Query;
 use crate::ui::{
-    CopyButton, FormError, Problems, Returned, ServerClock, browser, format, icon, notice, repeat, sentence, when,
+    CopyButton, FormError, Post, PostForm, Problems, Returned, ServerClock, browser, format, icon, notice, repeat,
+    sentence, when,
 };
 use leptos::ev;
-use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos::wasm_bindgen::JsCast;
@@ -49,8 +50,8 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
         move || (service.clone(), wanted.get()),
         |(service, query)| get_history(service, query),
     ));
-    let start = ServerAction::<BeginBuild>::new();
-    let problems = Problems::new(move || start.value().get(), &Returned::of("start"));
+    let start = start_of(shown.detail.with_untracked(|d| d.id.clone()), || ());
+    let problems = Problems::new(start, &Returned::of("start"));
     let rebuild = Rebuild { start, key: StoredValue::new(request_key()) };
     view! {
         <Filters shown=shown base=base.clone()/>
@@ -83,10 +84,10 @@ pub fn HistoryTab(shown: Shown) -> impl IntoView {
     .into_any()
 }
 
-/// Building a line's commit again. One action for all lines: only one can lead away.
+/// Building a line's commit again. One form's way for all lines: only one can lead away.
 #[derive(Clone, Copy)]
 struct Rebuild {
-    start: ServerAction<BeginBuild>,
+    start: Post,
     key: StoredValue<String>,
 }
 
@@ -260,12 +261,12 @@ fn row(build: BuildHead, now: Memo<BuildHead>, clock: ServerClock, base: &str, r
                     now.with(|build| build.status.is_final())
                         .then(|| {
                             view! {
-                                <ActionForm action=rebuild.start>
+                                <PostForm post=rebuild.start>
                                     <input type="hidden" name="service" value=service/>
                                     <input type="hidden" name="pick" value=pick/>
                                     <input type="hidden" name="request_key" value=key/>
                                     <button type="submit" class="button small" title=t("result.again_hint")>{t("history.rebuild")}</button>
-                                </ActionForm>
+                                </PostForm>
                             }
                         })
                 }}

@@ -3,6 +3,7 @@
 use super::api::{CancelBuild, get_snapshot};
 use super::log::{Log, LogPanel};
 use super::result::{FailureBox, ResultBox};
+use super::start::AtHand;
 use super::status_badge;
 use super::steps::Steps;
 use super::stream::{Line, Lost, follow};
@@ -12,9 +13,8 @@ use crate::loaded::{Loaded, Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot, ServiceId};
 use crate::services::Shown;
-use crate::ui::{FormError, Problems, Returned, ServerClock, browser, format, icon, notice, sentence};
+use crate::ui::{FormError, Post, PostForm, Problems, Returned, ServerClock, browser, format, icon, notice, sentence};
 use kiops_events::{BuildView, Marker};
-use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::hooks::{use_location, use_query_map};
@@ -118,6 +118,9 @@ fn snapshot_of(id: BuildId, row: Option<u64>) -> Snapshot {
 #[component]
 pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
     let row = wanted_row();
+    if let Some(snapshot) = AtHand::take(&id) {
+        return view! { <LiveBuild snapshot=snapshot row=row shown=shown first=First::Head/> }.into_any();
+    }
     let snapshot = snapshot_of(id, row);
     let service = shown.detail.with_untracked(|d| d.id.clone());
     view! {
@@ -130,13 +133,16 @@ pub fn LiveView(id: BuildId, shown: Shown) -> impl IntoView {
                         Ok(snapshot) if snapshot.build.head.service_id != service => {
                             missing(&Problem::not_found(), &service)
                         }
-                        Ok(snapshot) => view! { <LiveBuild snapshot=snapshot row=row shown=shown/> }.into_any(),
+                        Ok(snapshot) => {
+                            view! { <LiveBuild snapshot=snapshot row=row shown=shown first=First::All/> }.into_any()
+                        }
                         Err(problem) => missing(&problem, &service),
                     }
                 })
             }}
         </Suspense>
     }
+    .into_any()
 }
 
 /// There is no such build, or it cannot be shown now.
@@ -243,8 +249,15 @@ fn lost_notice(why: Lost, service: &ServiceId) -> AnyView {
     }
 }
 
+/// What is drawn first: of a build that has just been asked for nothing is of interest but that it is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    All,
+    Head,
+}
+
 #[component]
-fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl IntoView {
+fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown, first: First) -> impl IntoView {
     let head = snapshot.build.head.clone();
     // A failure opens where it failed.
     let start = row.or_else(|| telling_row(&snapshot));
@@ -259,6 +272,12 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl Int
     let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
     let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
     let service = head.service_id;
+    let whole = RwSignal::new(first == First::All);
+    if first == First::Head {
+        browser::after_paint(move || {
+            whole.try_set(true);
+        });
+    }
     view! {
         <section
             class="live"
@@ -276,8 +295,17 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown) -> impl Int
                 }
             }}
             <div class="live-body">
-                <Steps live=live/>
-                <LogPanel log=live.log here=here notes=notes.into() first_error=first_error.into()/>
+                {move || {
+                    let here = here.clone();
+                    whole
+                        .get()
+                        .then(|| {
+                            view! {
+                                <Steps live=live/>
+                                <LogPanel log=live.log here=here notes=notes.into() first_error=first_error.into()/>
+                            }
+                        })
+                }}
             </div>
             <Progress live=live/>
         </section>
@@ -327,8 +355,8 @@ pub fn what(head: &BuildHead) -> AnyView {
 
 #[component]
 fn Header(live: Live) -> impl IntoView {
-    let action = ServerAction::<CancelBuild>::new();
-    let problems = Problems::new(move || action.value().get(), &Returned::of("cancel"));
+    let post = Post::to::<CancelBuild>(|()| ());
+    let problems = Problems::new(post, &Returned::of("cancel"));
     let head = Memo::new(move |_| live.build.with(|b| b.head.clone()));
     let elapsed = move || head.with(|h| h.duration_ms(live.clock.get()));
     let share = move || {
@@ -336,7 +364,7 @@ fn Header(live: Live) -> impl IntoView {
         // Never full before it is.
         elapsed().map(|ms| (ms as f64 / expected.max(1) as f64).min(0.97))
     };
-    let asked = Memo::new(move |_| head.with(BuildHead::cancelling) || action.pending().get());
+    let asked = Memo::new(move |_| head.with(BuildHead::cancelling) || post.pending());
     keep_focus(live);
     let (id, service) = head.with_untracked(|h| (h.id.to_string(), h.service_id.to_string()));
     view! {
@@ -352,7 +380,7 @@ fn Header(live: Live) -> impl IntoView {
                 <i></i>
             </div>
             <span class="live-time">{move || head.with(|head| time_text(head, live.clock.get()))}</span>
-            <ActionForm action=action>
+            <PostForm post=post>
                 <input type="hidden" name="id" value=id/>
                 <input type="hidden" name="service" value=service/>
                 // Not `disabled`, which would take the focus away: it stays with the build.
@@ -369,7 +397,7 @@ fn Header(live: Live) -> impl IntoView {
                 >
                     {move || if asked.get() { t("status.cancelling") } else { t("live.cancel") }}
                 </button>
-            </ActionForm>
+            </PostForm>
             <FormError error=problems.elsewhere(&[])/>
         </div>
     }

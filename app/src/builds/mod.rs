@@ -11,6 +11,7 @@ mod refs;
 mod result;
 mod run;
 mod settings;
+mod start;
 mod steps;
 mod stream;
 

@@ -1,14 +1,13 @@
 //! How a build ended: the image and its facts, or what failed, why, and what to do.
 
-use super::api::BeginBuild;
 use super::live::{Live, important_notes, what};
 use super::log::plain_click;
 use super::run::request_key;
+use super::start::start_of;
 use super::status_badge;
 use crate::locales::{has, t, tf, tm};
 use crate::model::{BuildDetail, Evidence};
-use crate::ui::{CopyButton, FormError, Problems, Returned, format, when};
-use leptos::form::ActionForm;
+use crate::ui::{CopyButton, FormError, PostForm, Problems, Returned, format, when};
 use leptos::prelude::*;
 use std::collections::BTreeMap;
 
@@ -103,20 +102,20 @@ pub fn ResultBox(live: Live) -> impl IntoView {
 /// The same commit with today's settings.
 #[component]
 fn Again(live: Live) -> impl IntoView {
-    let action = ServerAction::<BeginBuild>::new();
-    let problems = Problems::new(move || action.value().get(), &Returned::default());
     let key = request_key();
     let (service, pick) =
-        live.build.with_untracked(|b| (b.head.service_id.to_string(), format!("{}:{}", b.head.commit, b.head.branch)));
+        live.build.with_untracked(|b| (b.head.service_id.clone(), format!("{}:{}", b.head.commit, b.head.branch)));
+    let post = start_of(service.clone(), || ());
+    let problems = Problems::new(post, &Returned::default());
     view! {
-        <ActionForm action=action>
-            <input type="hidden" name="service" value=service/>
+        <PostForm post=post>
+            <input type="hidden" name="service" value=service.to_string()/>
             <input type="hidden" name="pick" value=pick/>
             <input type="hidden" name="request_key" value=key/>
-            <button type="submit" class="button small" title=t("result.again_hint") disabled=move || action.pending().get()>
+            <button type="submit" class="button small" title=t("result.again_hint") disabled=move || post.pending()>
                 {t("result.again")}
             </button>
-        </ActionForm>
+        </PostForm>
         <FormError error=problems.elsewhere(&[])/>
     }
     .into_any()

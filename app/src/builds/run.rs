@@ -1,20 +1,20 @@
 //! Run: which branch, and off it goes; below it the build that runs or was asked for.
 
-use super::api::BeginBuild;
 use super::live::{LiveView, missing};
 use super::ref_text;
 use super::refs::Refs;
 use super::settings::profile_text;
+use super::start::start_of;
 use super::status_badge;
 use crate::error::Problem;
 use crate::locales::{t, tf};
 use crate::model::{BuildId, DockerfileChoice, RefHead};
 use crate::services::{DiskNotice, Shown};
 use crate::ui::{
-    Choice, Combo, Field, FormError, Problems, Returned, browser, choice_of, format, icon, notice, sentence, when,
+    Choice, Combo, Field, FormError, PostForm, Problems, Returned, browser, choice_of, format, icon, notice, sentence,
+    when,
 };
 use leptos::ev;
-use leptos::form::ActionForm;
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 
@@ -58,7 +58,8 @@ pub fn RunTab(shown: Shown) -> impl IntoView {
     });
     let started = move || {
         open.set(false);
-        browser::focus_soon("#run-view");
+        // Moving the focus lays the page out: that can wait until the new build is on the screen.
+        browser::after_paint(|| browser::focus_soon("#run-view"));
     };
     view! {
         <div class="run">
@@ -146,11 +147,14 @@ fn StartForm(
     open: RwSignal<bool>,
     started: impl Fn() + Copy + Send + Sync + 'static,
 ) -> impl IntoView {
-    let action = ServerAction::<BeginBuild>::new();
-    let value = action.value();
     let returned = Returned::of("start");
-    let problems = Problems::new(move || value.get(), &returned);
     let detail = shown.detail.get_untracked();
+    let key = RwSignal::new(request_key());
+    let post = start_of(detail.id.clone(), move || {
+        key.set(browser_key());
+        started();
+    });
+    let problems = Problems::new(post, &returned);
     let refs = Refs::new(detail.id.clone());
     // A commit that nobody has looked at for long is not what one means to build: looked at again whenever somebody
     // comes back to the form, and when a build has ended.
@@ -214,18 +218,11 @@ fn StartForm(
         }
     };
     let note = Signal::derive(move || if refs.asking.get() { t("run.loading_branches") } else { String::new() });
-    let key = RwSignal::new(request_key());
-    Effect::new(move |_| {
-        if value.with(|v| matches!(v, Some(Ok(_)))) {
-            key.set(browser_key());
-            started();
-        }
-    });
     let complete = Memo::new(move |_| shown.detail.with(|d| d.registry_config.is_complete()));
     view! {
         // Heard on its way down: a branch that does not exist is not sent.
         <div class="start-form" on:submit:capture=check>
-            <ActionForm action=action attr:class="start">
+            <PostForm post=post attr:class="start">
                 <input type="hidden" name="service" value=detail.id.to_string()/>
                 <input type="hidden" name="request_key" value=move || key.get()/>
                 <div class="start-row">
@@ -251,7 +248,7 @@ fn StartForm(
                     <button
                         type="submit"
                         class="button primary start-button"
-                        disabled=move || action.pending().get() || !complete.get()
+                        disabled=move || post.pending() || !complete.get()
                         aria-describedby=move || if complete.get() { "start-summary" } else { "start-blocked" }
                     >
                         {t("run.start")}
@@ -261,7 +258,7 @@ fn StartForm(
                 <Findings shown=shown refs=refs/>
                 <Summary shown=shown/>
                 <p class="start-warning">{icon("warning")} {t("run.check_branch")}</p>
-            </ActionForm>
+            </PostForm>
         </div>
     }
     .into_any()

@@ -8,15 +8,12 @@ use crate::loaded::{Page, loaded};
 use crate::locales::{t, tf};
 use crate::model::{BuildSettings, DockerfileChoice, Profile, ServiceId};
 use crate::services::{Shown, kind_name};
-use crate::ui::{Field, FormError, Problems, Returned, Switch, badge, browser, format, icon, notice};
-use leptos::form::ActionForm;
+use crate::ui::{Field, FormError, Post, PostForm, Problems, Returned, Switch, badge, browser, format, icon, notice};
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 
 #[component]
 pub fn SettingsTab(shown: Shown) -> impl IntoView {
-    let action = ServerAction::<SaveSettings>::new();
-    let value = action.value();
     let unsaved = Unsaved::of_form();
     let saved = RwSignal::new(use_query_map().with_untracked(|q| q.get_str("saved").is_some()));
     // A counter of fresh starts: the form is written anew from what is stored.
@@ -26,26 +23,27 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
     // Before the page's program runs only a link can load anything.
     let runs = RwSignal::new(false);
     Effect::new(move |_| runs.set(true));
-    Effect::new(move |_| match value.get() {
-        Some(Ok(settings)) => {
-            unsaved.set(false);
-            saved.set(true);
-            set_version(settings.version);
-            written_from.set_value(settings.version);
-            shown.detail.update(|d| d.settings = settings);
+    let post = Post::to::<SaveSettings>(move |settings| {
+        unsaved.set(false);
+        saved.set(true);
+        set_version(settings.version);
+        written_from.set_value(settings.version);
+        shown.detail.update(|d| d.settings = settings);
+    });
+    Effect::new(move |_| {
+        if matches!(post.said(), Some(Err(_))) {
+            saved.set(false);
         }
-        Some(Err(_)) => saved.set(false),
-        None => {}
     });
     let returned = Returned::of("settings");
-    let problems = Problems::new(move || value.get(), &returned);
+    let problems = Problems::new(post, &returned);
     let edited = move |_| {
         saved.set(false);
         unsaved.set(true);
     };
     let start_over = move |_| {
         unsaved.set(false);
-        value.set(None);
+        post.forget();
         fresh.update(|n| *n += 1);
     };
     let load_newer = move |_| {
@@ -63,7 +61,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
     let code = problems.code();
     let page = shown.detail.with_untracked(|d| format!("/services/edit/{}?build=settings", d.id));
     view! {
-        <ActionForm action=action attr:class="settings-form" on:input=edited>
+        <PostForm post=post attr:class="settings-form" on:input=edited>
             <div class="sheet-body">
                 {move || {
                     fresh.track();
@@ -107,9 +105,9 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                 <button class="button" type="button" disabled=move || !unsaved.get() on:click=move |_| start_over(())>
                     {t("settings.discard")}
                 </button>
-                <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+                <button class="button primary" type="submit" disabled=move || post.pending()>{t("dialog.save")}</button>
             </footer>
-        </ActionForm>
+        </PostForm>
     }
     .into_any()
 }
@@ -205,7 +203,8 @@ fn found_text(found: FoundDockerfile) -> AnyView {
 
 #[component]
 fn RegistryGroup(shown: Shown) -> impl IntoView {
-    let (config, base) = shown.detail.with(|d| (d.registry_config.clone(), format!("/services/edit/{}", d.id)));
+    let (config, base) =
+        shown.detail.with_untracked(|d| (d.registry_config.clone(), format!("/services/edit/{}", d.id)));
     view! {
         <section class="row-group" aria-labelledby="settings-registry">
             <h3 class="row-title" id="settings-registry">{t("registry.title")}</h3>

@@ -11,8 +11,8 @@ pub use theme::theme_of_request;
 use crate::accounts::api::{SignOut, who_am_i};
 use crate::loaded::{Page, loaded};
 use crate::locales::{Lang, t};
-use crate::ui::{browser, icon};
-use leptos::form::ActionForm;
+use crate::part::ServicePart;
+use crate::ui::{Post, PostForm, browser, icon};
 use leptos::prelude::*;
 use leptos_meta::Title;
 use leptos_router::components::{Outlet, Redirect};
@@ -33,6 +33,7 @@ pub fn dialog_open() -> Memo<bool> {
 pub fn Frame() -> impl IntoView {
     let lost = RwSignal::new(false);
     provide_context(ConnectionLost(lost));
+    ServicePart::provide();
     let who = Resource::from(loaded(Page::Waits, || (), |()| who_am_i()));
     let behind = dialog_open();
     view! {
@@ -87,7 +88,7 @@ pub fn ToSignIn() -> impl IntoView {
 
 #[component]
 fn Account(name: String) -> impl IntoView {
-    let action = ServerAction::<SignOut>::new();
+    let post = Post::to::<SignOut>(|()| ());
     let active = Lang::parse(&t("lang.code")).unwrap_or_default();
     let label = format!("{}: {name}", t("frame.account"));
     view! {
@@ -122,9 +123,9 @@ fn Account(name: String) -> impl IntoView {
                         })
                         .collect_view()}
                 </fieldset>
-                <ActionForm action=action>
+                <PostForm post=post>
                     <button class="menu-item" type="submit">{icon("out")} {t("frame.sign_out")}</button>
-                </ActionForm>
+                </PostForm>
             </div>
         </details>
     }

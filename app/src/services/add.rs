@@ -4,22 +4,16 @@ use super::api::RegisterService;
 use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
 use crate::frame::Unsaved;
 use crate::locales::t;
-use crate::ui::{Field, FormError, PageDialog, Problems, Returned, radio_card};
-use leptos::form::ActionForm;
+use crate::ui::{Field, FormError, PageDialog, Post, PostForm, Problems, Returned, radio_card};
 use leptos::prelude::*;
 
 #[component]
 pub fn AddService() -> impl IntoView {
-    let action = ServerAction::<RegisterService>::new();
     let unsaved = Unsaved::of_form();
     // Registering leads on to the service's page, which is no loss.
-    Effect::new(move |_| {
-        if action.value().with(|v| matches!(v, Some(Ok(_)))) {
-            unsaved.set(false);
-        }
-    });
+    let post = Post::to::<RegisterService>(move |_| unsaved.set(false));
     let returned = Returned::of("register");
-    let problems = Problems::new(move || action.value().get(), &returned);
+    let problems = Problems::new(post, &returned);
     let known: &'static [&'static str] = const {
         &[
             "name",
@@ -38,7 +32,7 @@ pub fn AddService() -> impl IntoView {
     let later = |value, key: &str| radio_card("source", value, t(key), t("source.later"), false, true);
     view! {
         <PageDialog title=t("add.title") close=Signal::stored("/services".to_owned()) class="add">
-            <ActionForm action=action on:input=move |_| unsaved.set(true)>
+            <PostForm post=post on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <div class="fields">
                         <div class="span-2">
@@ -73,11 +67,11 @@ pub fn AddService() -> impl IntoView {
                 <footer class="sheet-foot">
                     <FormError error=problems.elsewhere(known)/>
                     <a class="button" href="/services">{t("dialog.cancel")}</a>
-                    <button class="button primary" type="submit" disabled=move || action.pending().get()>
+                    <button class="button primary" type="submit" disabled=move || post.pending()>
                         {t("add.register")}
                     </button>
                 </footer>
-            </ActionForm>
+            </PostForm>
         </PageDialog>
     }
     .into_any()

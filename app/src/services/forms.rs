@@ -5,39 +5,35 @@ use super::detail::Shown;
 use super::fields::{REGISTRY_INPUTS, RegistryInputs, SourceInputs};
 use crate::frame::Unsaved;
 use crate::locales::t;
-use crate::ui::{FormError, LoadNewer, PageDialog, Problems, Returned};
-use leptos::form::ActionForm;
+use crate::ui::{FormError, LoadNewer, PageDialog, Post, PostForm, Problems, Returned};
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::use_navigate;
 
-/// Closes the dialog once the save has worked.
-fn when_saved(shown: Shown, unsaved: RwSignal<bool>, saved: impl Fn() -> bool + 'static) {
+/// What a save that has worked does: it closes the dialog.
+fn saved(shown: Shown, unsaved: RwSignal<bool>) -> impl Fn() + Send + Sync {
     let navigate = use_navigate();
-    Effect::new(move |_| {
-        if saved() {
-            unsaved.set(false);
-            shown.refresh();
-            let id = shown.detail.with_untracked(|d| d.id.clone());
-            navigate(&format!("/services/edit/{id}"), NavigateOptions::default());
-        }
-    });
+    move || {
+        unsaved.set(false);
+        shown.refresh();
+        let id = shown.detail.with_untracked(|d| d.id.clone());
+        navigate(&format!("/services/edit/{id}"), NavigateOptions::default());
+    }
 }
 
 #[component]
 pub fn RegistryForm(shown: Shown) -> impl IntoView {
-    let action = ServerAction::<SaveRegistry>::new();
-    let value = action.value();
     let unsaved = Unsaved::of_form();
-    when_saved(shown, unsaved, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let saved = saved(shown, unsaved);
+    let post = Post::to::<SaveRegistry>(move |_| saved());
     let returned = Returned::of("registry");
-    let problems = Problems::new(move || value.get(), &returned);
+    let problems = Problems::new(post, &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
     let version = detail.registry_config.version.to_string();
     view! {
         <PageDialog title=t("registry.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
-            <ActionForm action=action on:input=move |_| unsaved.set(true)>
+            <PostForm post=post on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
                     <input type="hidden" name="version" value=returned.value("version", &version)/>
@@ -53,9 +49,9 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
                     <FormError error=problems.elsewhere(REGISTRY_INPUTS)/>
                     <LoadNewer problems=problems page=format!("{close}?edit=registry")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
-                    <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+                    <button class="button primary" type="submit" disabled=move || post.pending()>{t("dialog.save")}</button>
                 </footer>
-            </ActionForm>
+            </PostForm>
         </PageDialog>
     }
     .into_any()
@@ -63,18 +59,17 @@ pub fn RegistryForm(shown: Shown) -> impl IntoView {
 
 #[component]
 pub fn SourceForm(shown: Shown) -> impl IntoView {
-    let action = ServerAction::<SaveSource>::new();
-    let value = action.value();
     let unsaved = Unsaved::of_form();
-    when_saved(shown, unsaved, move || value.with(|v| matches!(v, Some(Ok(_)))));
+    let saved = saved(shown, unsaved);
+    let post = Post::to::<SaveSource>(move |_| saved());
     let returned = Returned::of("source");
-    let problems = Problems::new(move || value.get(), &returned);
+    let problems = Problems::new(post, &returned);
     let detail = shown.detail.get_untracked();
     let close = format!("/services/edit/{}", detail.id);
     let version = detail.source.version.to_string();
     view! {
         <PageDialog title=t("source.settings") subtitle=detail.name close=Signal::stored(close.clone()) class="edit">
-            <ActionForm action=action on:input=move |_| unsaved.set(true)>
+            <PostForm post=post on:input=move |_| unsaved.set(true)>
                 <div class="sheet-body">
                     <input type="hidden" name="id" value=detail.id.to_string()/>
                     <input type="hidden" name="version" value=returned.value("version", &version)/>
@@ -91,9 +86,9 @@ pub fn SourceForm(shown: Shown) -> impl IntoView {
                     <FormError error=problems.elsewhere(&["source.url", "source.token", "source.default_branch"])/>
                     <LoadNewer problems=problems page=format!("{close}?edit=source")/>
                     <a class="button" href=close>{t("dialog.cancel")}</a>
-                    <button class="button primary" type="submit" disabled=move || action.pending().get()>{t("dialog.save")}</button>
+                    <button class="button primary" type="submit" disabled=move || post.pending()>{t("dialog.save")}</button>
                 </footer>
-            </ActionForm>
+            </PostForm>
         </PageDialog>
     }
     .into_any()

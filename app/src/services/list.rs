@@ -1,6 +1,5 @@
 //! The page "Service Management": a card a service.
 
-use super::add::AddService;
 use super::api::{ServiceList, list_services};
 use super::detail::registered_badge;
 use crate::builds::status_badge;
@@ -8,6 +7,7 @@ use crate::frame::ToSignIn;
 use crate::loaded::{Page, loaded};
 use crate::locales::t;
 use crate::model::ServiceCard;
+use crate::part::Adding;
 use crate::ui::{browser, icon, notice, sentence, when};
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -33,7 +33,7 @@ pub fn ServicesPage() -> impl IntoView {
                 })}
             </Suspense>
         </div>
-        {move || adding.get().then(|| view! { <AddService/> })}
+        {move || adding.get().then(|| view! { <Adding/> })}
     }
 }
 

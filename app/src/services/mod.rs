@@ -7,5 +7,6 @@ mod fields;
 mod forms;
 mod list;
 
+pub use add::AddService;
 pub use detail::{DiskNotice, ServicePage, Shown, kind_name};
 pub use list::ServicesPage;

@@ -49,6 +49,21 @@ pub fn root_element() -> Option<Element> {
     browser()?.document()?.document_element()
 }
 
+/// The page's address: its path, and what stands behind it from the `?` on.
+pub fn path_and_query() -> (String, String) {
+    let part = |of: fn(&web_sys::Location) -> Result<String, leptos::wasm_bindgen::JsValue>| {
+        browser().and_then(|window| of(&window.location()).ok()).unwrap_or_default()
+    };
+    (part(web_sys::Location::pathname), part(web_sys::Location::search))
+}
+
+/// Acts once the next frame is on the screen: not as soon as it is drawn, which would take its last steps the processor.
+pub fn after_paint(act: impl FnOnce() + 'static) {
+    if browser().is_some() {
+        request_animation_frame(move || set_timeout(act, Duration::from_millis(40)));
+    }
+}
+
 pub fn reload() {
     if let Some(window) = browser() {
         let _ = window.location().reload();

@@ -1,6 +1,6 @@
 //! Forms that work before the page's program has loaded, and keep what was typed when something is wrong.
 
-use super::browser;
+use super::{Post, browser};
 use crate::error::{Problem, ProblemStatus};
 use crate::locales::{t, tm};
 use leptos::prelude::*;
@@ -58,14 +58,11 @@ pub fn sentence(problem: &Problem) -> String {
 pub struct Problems(Signal<Option<Problem>>);
 
 impl Problems {
-    pub fn new<T: Send + Sync + 'static>(
-        answer: impl Fn() -> Option<Result<T, Problem>> + Send + Sync + 'static,
-        returned: &Returned,
-    ) -> Self {
+    pub fn new(post: Post, returned: &Returned) -> Self {
         let before = returned.problem.clone();
-        let problem = Signal::derive(move || match answer() {
+        let problem = Signal::derive(move || match post.said() {
             None => before.clone(),
-            Some(result) => result.err(),
+            Some(said) => said.err(),
         });
         // The input may be out of sight. What a plain form brought back is focused by the browser itself.
         Effect::new(move |asked: Option<()>| {

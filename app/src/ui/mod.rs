@@ -7,6 +7,7 @@ mod dialog;
 mod form;
 pub mod format;
 mod parts;
+mod post;
 pub mod query;
 
 pub use clock::{ServerClock, repeat};
@@ -14,3 +15,4 @@ pub use combo::{Choice, Combo, choice_of};
 pub use dialog::PageDialog;
 pub use form::*;
 pub use parts::*;
+pub use post::{Post, PostForm};

@@ -21,6 +21,8 @@ export function measure({ rig, quick }) {
       }
       return times;
     });
-    return [{ name: "start_click_to_queued_ms_p99", value: percentile(times, 0.99), unit: "ms" }];
+    const slowest = times.map((ms, turn) => ({ turn: turn + 1, ms: Math.round(ms) })).sort((a, b) => b.ms - a.ms).slice(0, 5);
+    const detail = { p50: Math.round(percentile(times, 0.5)), slowest };
+    return [{ name: "start_click_to_queued_ms_p99", value: percentile(times, 0.99), unit: "ms", detail }];
   });
 }

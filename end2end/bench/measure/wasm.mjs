@@ -1,27 +1,46 @@
-// wasm_brotli_kb: bytes on the wire (1 kB = 1,000 bytes) of every .wasm file that the sign-in page loads, asked for as
-// browsers ask, so with whatever compression the server really gives them.
+// Bytes on the wire (1 kB = 1,000 bytes) of the page's program, asked for as browsers ask, so with whatever compression the
+// server really gives them.
+// wasm_brotli_kb: every .wasm file that a page needs before its program runs, on the sign-in page.
+// wasm_build_dialog_brotli_kb: what a page with the Build dialog needs beside it; service pages load it once they run.
 import { get } from "node:http";
 import { Server } from "../lib/server.mjs";
 
-function bytesOf(url) {
+function answerOf(url, headers) {
   return new Promise((done, failed) => {
-    get(url, { headers: { "accept-encoding": "gzip, deflate, br, zstd" } }, (answer) => {
+    get(url, { headers }, (answer) => {
+      let text = "";
       let bytes = 0;
-      answer.on("data", (part) => (bytes += part.length));
+      answer.on("data", (part) => {
+        bytes += part.length;
+        text += part;
+      });
       answer.on("end", () =>
-        answer.statusCode === 200 ? done(bytes) : failed(new Error(`${url} answered ${answer.statusCode}`)),
+        answer.statusCode === 200 ? done({ bytes, text, headers: answer.headers }) : failed(new Error(`${url} answered ${answer.statusCode}`)),
       );
     }).on("error", failed);
   });
 }
 
+const named = (text) => new Set([...text.matchAll(/["'(<]([^"'()<>]+\.wasm)["')>]/g)].map((match) => match[1]));
+
+async function bytesOf(server, paths) {
+  let bytes = 0;
+  for (const path of paths) {
+    bytes += (await answerOf(new URL(path, server.url), { "accept-encoding": "gzip, deflate, br, zstd" })).bytes;
+  }
+  return bytes;
+}
+
 export function measure({ rig }) {
   return Server.with(rig, async (server) => {
-    const page = await (await fetch(`${server.url}/sign-in`)).text();
-    const paths = new Set([...page.matchAll(/["'(]([^"'()]+\.wasm)["')]/g)].map((match) => match[1]));
-    if (paths.size === 0) throw new Error("the sign-in page names no .wasm file");
-    let bytes = 0;
-    for (const path of paths) bytes += await bytesOf(new URL(path, server.url));
-    return [{ name: "wasm_brotli_kb", value: bytes / 1000, unit: "kB" }];
+    const first = named((await answerOf(new URL("/sign-in", server.url), {})).text);
+    if (first.size === 0) throw new Error("the sign-in page names no .wasm file");
+    const service = await server.service({ Dockerfile: "FROM busybox:1\n" });
+    const dialog = new URL(`/services/edit/${service.id}?build=run`, server.url);
+    const { text, headers } = await answerOf(dialog, { cookie: `kiops_session=${server.token}` });
+    const beside = new Set([...named(`${text} ${headers.link ?? ""}`)].filter((path) => !first.has(path)));
+    if (beside.size === 0) throw new Error("the page of the Build dialog names no part of its own");
+    const kb = async (name, paths) => ({ name, value: (await bytesOf(server, paths)) / 1000, unit: "kB" });
+    return [await kb("wasm_brotli_kb", first), await kb("wasm_build_dialog_brotli_kb", beside)];
   });
 }
