@@ -50,10 +50,20 @@ one() { if [ "$2" = 0 ]; then echo 1 0; else echo 0 1; fi; }
 cargo_results() { awk '/^test result:/ { good += $4; bad += $6 } END { print good + 0, bad + 0 }' "$1"; }
 check_lines() { awk '/^ok / { good++ } /^not ok / { bad++ } END { print good + 0, bad + 0 }' "$1"; }
 playwright_results() { node scripts/playwright-results.mjs "$logs/playwright.json" "$logs/flaky" 2>/dev/null || echo 0 1; }
+# The page as it is shipped goes through tools that the other tests' page does not meet.
+shipped() {
+  PLAYWRIGHT_JSON_OUTPUT_NAME=$logs/playwright.json KIOPS_CHROMIUM=$(command -v chromium) WEB_PROFILE=wasm-release \
+    scripts/browser.sh --grep @shipped --reporter=list,json
+}
 playwright() {
   cd end2end
   PLAYWRIGHT_JSON_OUTPUT_NAME=$logs/playwright.json KIOPS_CHROMIUM=$(command -v chromium) \
     node_modules/.bin/playwright test --reporter=list,json
+}
+browser_suite() {
+  rm -f "$logs/playwright.json" "$logs/flaky"
+  suite "$1" playwright_results "$2"
+  [ ! -s "$logs/flaky" ] || mapfile -t -O "${#flaky[@]}" flaky <"$logs/flaky"
 }
 types() { end2end/node_modules/.bin/tsc --noEmit -p end2end; }
 
@@ -81,8 +91,8 @@ else
   suite types one types
   claim_target
   suite cargo cargo_results ${limit[@]+"${limit[@]}"} cargo test "${host[@]}" --no-fail-fast
-  suite browser playwright_results playwright
-  [ ! -s "$logs/flaky" ] || mapfile -t flaky <"$logs/flaky"
+  browser_suite browser playwright
+  browser_suite shipped-page shipped
   suite scripts check_lines "$repo/scripts/checks.sh"
 fi
 stage=

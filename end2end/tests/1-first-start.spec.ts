@@ -6,7 +6,7 @@ import { SignInPage } from '../pages/sign-in';
 
 test.use({ storageState: NOBODY });
 
-test('the one-time link sets the password, once', async ({ rig, browser }) => {
+test('the one-time link sets the password, once', { tag: '@shipped' }, async ({ rig, browser }) => {
   const server = await Server.start(rig);
   const context = await browser.newContext({ baseURL: server.url });
   try {

@@ -25,7 +25,7 @@ test.describe('Add service', () => {
     await expect(services.addDialog.root).toBeVisible();
   });
 
-  test('from Add to the card', async ({ services, servicePage, page }) => {
+  test('from Add to the card', { tag: '@shipped' }, async ({ services, servicePage, page }) => {
     const dialog = services.addDialog;
     await dialog.fill(form);
     await dialog.checkRepository.click();

@@ -25,7 +25,7 @@ test('branches and tags, the default one first, each with its head', async ({ re
   await expect(run.options).toContainText('feature/pay');
 });
 
-test('from the click to the image', async ({ register, dialog, page, api, rig }) => {
+test('from the click to the image', { tag: '@shipped' }, async ({ register, dialog, page, api, rig }) => {
   const service = await register(ticking(60));
   const commit = await service.repo.head('main');
   await dialog.openRun(service.id);

@@ -8,7 +8,7 @@ const PART = '**/pkg/split_service.*.wasm';
 const UNREACHABLE = 'The server cannot be reached';
 const OUTDATED = 'This page is out of date';
 
-test('signing in does without it, the list has it ready', async ({ browser, baseURL, page, register, services, servicePage }) => {
+test('signing in does without it, the list has it ready', { tag: '@shipped' }, async ({ browser, baseURL, page, register, services, servicePage }) => {
   const { id, name } = await register();
   const asked: string[] = [];
   const nobody = await browser.newPage({ baseURL: baseURL!, storageState: NOBODY });

@@ -197,8 +197,8 @@ fn follow_address(log: Log) {
     });
 }
 
-/// Opens the stream of a build that is not over. Gives back why it ended, if it had to.
-fn watch(live: Live, shown: Shown) -> RwSignal<Option<Lost>> {
+/// Opens the stream of a build that is not over, once it is `wanted`. Gives back why it ended, if it had to.
+fn watch(live: Live, shown: Shown, wanted: impl Fn() -> bool + 'static) -> RwSignal<Option<Lost>> {
     let ended = RwSignal::new(None);
     let head = live.build.with_untracked(|build| build.head.clone());
     if head.status.is_final() {
@@ -214,6 +214,7 @@ fn watch(live: Live, shown: Shown) -> RwSignal<Option<Lost>> {
     };
     follow(
         head.id,
+        wanted,
         move || live.view.try_with_untracked(|view| view.pos).unwrap_or_default(),
         move |message| {
             if live.view.is_disposed() {
@@ -264,7 +265,8 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown, first: Firs
     let live = Live::new(snapshot, start);
     let base = format!("/services/edit/{}?build=run&id={}", head.service_id, head.id);
     let here = base.clone();
-    let lost = watch(live, shown);
+    let whole = RwSignal::new(first == First::All);
+    let lost = watch(live, shown, move || whole.get());
     live.clock.run(Duration::from_millis(200), move || live.running());
     follow_address(live.log);
 
@@ -272,7 +274,6 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown, first: Firs
     let notes = Memo::new(move |_| live.view.with(|v| v.notes.clone()));
     let first_error = Memo::new(move |_| live.view.with(|v| v.first_error_row));
     let service = head.service_id;
-    let whole = RwSignal::new(first == First::All);
     if first == First::Head {
         browser::after_paint(move || {
             whole.try_set(true);
@@ -307,7 +308,7 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown, first: Firs
                         })
                 }}
             </div>
-            <Progress live=live/>
+            {move || whole.get().then(|| view! { <Progress live=live/> })}
         </section>
     }
     .into_any()

@@ -39,10 +39,11 @@ fn lost_by(problem: &Problem) -> Option<Lost> {
     }
 }
 
-/// Follows a build until it has ended or the owner is gone. `after` is asked at each (re)opening.
+/// Follows a build until it has ended or the owner is gone, once it is `wanted`. `after` is asked at each (re)opening.
 #[cfg_attr(not(feature = "hydrate"), allow(unused_variables))]
 pub fn follow(
     id: BuildId,
+    wanted: impl Fn() -> bool + 'static,
     after: impl Fn() -> u64 + 'static,
     on_message: impl Fn(LiveMessage) + 'static,
     on_line: impl Fn(Line) + 'static,
@@ -51,7 +52,9 @@ pub fn follow(
     Effect::new({
         let parts = std::cell::Cell::new(Some((after, on_message, on_line)));
         move |_| {
-            if let Some((after, on_message, on_line)) = parts.take() {
+            if wanted()
+                && let Some((after, on_message, on_line)) = parts.take()
+            {
                 in_browser::start(id.clone(), Box::new(after), Box::new(on_message), Box::new(on_line));
             }
         }

@@ -9,7 +9,8 @@ use sqlx::{ConnectOptions, Connection, Pool, Sqlite, SqliteConnection, Transacti
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 type Db = Sqlite;
 
@@ -49,6 +50,13 @@ const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(10);
 /// Long enough for any number of people before us; short enough to become an error instead of a hang.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long after a commit the write-ahead log is folded into the file.
+const FOLD_AFTER: Duration = Duration::from_secs(1);
+/// The write-ahead log's length at which a commit folds it in by itself, which takes whoever commits a tenth of a second
+/// or more: where so much is written that the folding beside it never finds an end.
+const FOLD_AT_BYTES: u32 = 32 << 20;
+/// SQLite's own.
+const PAGE_BYTES: u32 = 4096;
 
 pub struct Engine {
     readers: Pool<Sqlite>,
@@ -56,6 +64,9 @@ pub struct Engine {
     /// Only one log's transaction at a time may stand in the writer's queue. So a click waits for at most one of them,
     /// however many builds are writing, and logs are still served in turn with people.
     logs: Arc<Mutex<()>>,
+    folder: Pool<Sqlite>,
+    committed: Arc<Notify>,
+    folding: AbortOnDropHandle<()>,
 }
 
 /// A transaction that may write. Dropped without a commit it never was.
@@ -63,6 +74,7 @@ struct Write {
     // Before the turn: fields are dropped in this order.
     transaction: Transaction<'static, Sqlite>,
     _turn: Option<OwnedMutexGuard<()>>,
+    committed: Arc<Notify>,
 }
 
 impl Write {
@@ -71,7 +83,9 @@ impl Write {
     }
 
     async fn commit(self) -> Result<()> {
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        self.committed.notify_one();
+        Ok(())
     }
 }
 
@@ -84,7 +98,8 @@ impl Engine {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY)
-            .pragma("journal_size_limit", (32 << 20).to_string())
+            .pragma("journal_size_limit", FOLD_AT_BYTES.to_string())
+            .pragma("wal_autocheckpoint", (FOLD_AT_BYTES / PAGE_BYTES).to_string())
             .pragma("temp_store", "memory")
             .optimize_on_close(true, 400)
             .disable_statement_logging();
@@ -106,8 +121,13 @@ impl Engine {
         refuse_newer_schema(path, &options).await?;
         let writer = writer.connect_with(options.clone().create_if_missing(true).pragma("cache_size", "-4096")).await?;
         migrations!("sqlite").run(&writer).await.map_err(migrate_error)?;
-        let readers = readers.connect_lazy_with(options.pragma("cache_size", "-1024").pragma("query_only", "true"));
-        Ok(Self { readers, writer, logs: Arc::default() })
+        let options = options.pragma("cache_size", "-1024");
+        let folder = SqlitePoolOptions::new().max_connections(1).max_lifetime(None).acquire_timeout(WAIT);
+        let folder = folder.connect_lazy_with(options.clone());
+        let committed = Arc::<Notify>::default();
+        let folding = AbortOnDropHandle::new(tokio::spawn(fold(folder.clone(), Arc::clone(&committed))));
+        let readers = readers.connect_lazy_with(options.pragma("query_only", "true"));
+        Ok(Self { readers, writer, logs: Arc::default(), folder, committed, folding })
     }
 
     async fn write(&self, priority: Priority) -> Result<Write> {
@@ -117,10 +137,12 @@ impl Engine {
         };
         // A transaction that began by reading could not wait for another writer: it would fail at once.
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, _turn: turn })
+        Ok(Write { transaction, _turn: turn, committed: Arc::clone(&self.committed) })
     }
 
     async fn shut(&self) {
+        self.folding.abort();
+        self.folder.close().await;
         self.readers.close().await;
         if let Ok(mut connection) = self.writer.acquire().await
             && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await
@@ -128,6 +150,17 @@ impl Engine {
             tracing::warn!(%error, "the write-ahead log stays as it is and is folded in at the next start");
         }
         self.writer.close().await;
+    }
+}
+
+/// Folds the write-ahead log into the file beside the writer, so that no click has to wait for it.
+async fn fold(folder: Pool<Sqlite>, committed: Arc<Notify>) {
+    loop {
+        committed.notified().await;
+        tokio::time::sleep(FOLD_AFTER).await;
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&folder).await {
+            tracing::debug!(%error, "the write-ahead log is folded in later");
+        }
     }
 }
 
@@ -233,6 +266,31 @@ mod tests {
         engine.close().await;
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["kiops.db"], "a closed store is one file");
+    }
+
+    #[tokio::test]
+    async fn the_log_of_writes_is_folded_in_beside_the_writer() {
+        let (folder, engine) = engine().await;
+        let file = folder.path().join("kiops.db");
+        for round in 0..3 {
+            let before = std::fs::metadata(&file).unwrap().len();
+            let mut tx = engine.write(Priority::People).await.unwrap();
+            let sql = sqlx::AssertSqlSafe(format!("CREATE TABLE filled_{round} AS SELECT zeroblob(1000000) AS what"));
+            sqlx::query(sql).execute(tx.conn()).await.unwrap();
+            tx.commit().await.unwrap();
+            let folded = async {
+                while std::fs::metadata(&file).unwrap().len() < before + 1_000_000 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), folded)
+                .await
+                .expect("it is folded in without another commit");
+        }
+        // What was folded in is written over: the log does not grow with it.
+        let log = std::fs::metadata(folder.path().join("kiops.db-wal")).unwrap().len();
+        assert!(log < 2_500_000, "{log}");
+        engine.close().await;
     }
 
     /// Where no index is named, the planner must find the right one, with statistics and without.
