@@ -24,7 +24,7 @@ const limits = [
   { name: "idle_rss_mb", most: 64, kept: true },
   { name: "start_to_ready_ms", most: 1000, kept: true },
   { name: "wasm_brotli_kb", most: 250, kept: true },
-  { name: "wasm_build_dialog_brotli_kb" },
+  { name: "wasm_service_brotli_kb" },
   { name: "open_100k_lines_ms", most: 300, kept: true },
   { name: "open_1m_lines_ms", most: 500 },
   { name: "tab_memory_1m_lines_mb", most: 80 },

@@ -1,7 +1,7 @@
 // Bytes on the wire (1 kB = 1,000 bytes) of the page's program, asked for as browsers ask, so with whatever compression the
 // server really gives them.
 // wasm_brotli_kb: every .wasm file that a page needs before its program runs, on the sign-in page.
-// wasm_build_dialog_brotli_kb: what a page with the Build dialog needs beside it; service pages load it once they run.
+// wasm_service_brotli_kb: what a service's pages need beside it; the list loads it once it runs.
 import { get } from "node:http";
 import { Server } from "../lib/server.mjs";
 
@@ -39,8 +39,8 @@ export function measure({ rig }) {
     const dialog = new URL(`/services/edit/${service.id}?build=run`, server.url);
     const { text, headers } = await answerOf(dialog, { cookie: `kiops_session=${server.token}` });
     const beside = new Set([...named(`${text} ${headers.link ?? ""}`)].filter((path) => !first.has(path)));
-    if (beside.size === 0) throw new Error("the page of the Build dialog names no part of its own");
+    if (beside.size === 0) throw new Error("the page of a service names no part of its own");
     const kb = async (name, paths) => ({ name, value: (await bytesOf(server, paths)) / 1000, unit: "kB" });
-    return [await kb("wasm_brotli_kb", first), await kb("wasm_build_dialog_brotli_kb", beside)];
+    return [await kb("wasm_brotli_kb", first), await kb("wasm_service_brotli_kb", beside)];
   });
 }

@@ -1,4 +1,4 @@
-//! The store in one SQLite file: one connection writes, a few read.
+//! The store in one SQLite file: one connection writes, a few read, one folds what was written into the file.
 //!
 //! What is here is only what SQLite does in its own way; the statements are in `queries`.
 
