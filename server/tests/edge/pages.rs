@@ -148,6 +148,18 @@ async fn pages_carry_their_policy() {
 }
 
 #[tokio::test]
+async fn a_window_that_another_site_opened_is_cut_off_from_it() {
+    let server = TestServer::start().await;
+    for (from, policy) in [("cross-site", Some("same-origin")), ("none", None), ("same-origin", None)] {
+        let page = server.send(server.browser(Method::GET, "/services").header("sec-fetch-site", from)).await;
+        let sent = page.headers.get("cross-origin-opener-policy").map(|value| value.to_str().unwrap());
+        assert_eq!(sent, policy, "opened from {from}");
+        let vary: Vec<_> = page.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+        assert!(vary.iter().any(|name| name.eq_ignore_ascii_case("sec-fetch-site")), "{vary:?}");
+    }
+}
+
+#[tokio::test]
 async fn server_functions_are_checked_like_everything_else() {
     let server = TestServer::start().await;
     let call = |path: &str, cookie: bool, origin: &str| {
