@@ -59,7 +59,12 @@ async function tabMemory(server, url) {
 /** From the first row to the last in 300 jumps, each as long as it takes until its rows are there. */
 async function scrollThrough() {
   const log = document.querySelector('[role="log"]');
+  // The rows are there before the program is. It has taken over when it has put the bar to the end, where the log opens.
   await window.firstRows;
+  for (let frame = 0; log.scrollTop === 0; frame++) {
+    if (frame > 1_000) throw new Error("the log was never put to its end");
+    await new Promise(requestAnimationFrame);
+  }
   for (let step = 0; step <= 300; step++) {
     const before = window.visibleRows()[0]?.id;
     log.scrollTop = ((log.scrollHeight - log.clientHeight) * step) / 300;
