@@ -22,7 +22,7 @@ run() {
 run --test soak -- --ignored || result=failed
 run --test long -- | tee "$work/long" || result=failed
 printf '\n## Long logs at the agent\n\n' >>"$KIOPS_SOAK_REPORT"
-sed -n -e 's/^\(1,000,000 lines in .*\)/- \1/p' -e 's/^test result: \(.*\); 0 ignored.*/- \1/p' "$work/long" >>"$KIOPS_SOAK_REPORT"
+sed -n -e 's/^.*\(1,000,000 lines in .*\)/- \1/p' -e 's/^test result: \(.*\); 0 ignored.*/- \1/p' "$work/long" >>"$KIOPS_SOAK_REPORT"
 {
   printf '# Soak test\n\n'
   printf 'What `make soak` found the last time it ran to its end; see `server/tests/soak.rs`.\n\n'
