@@ -20,7 +20,7 @@ cargo build -p kiops-frontend --lib --target "$wasm_target" --profile "$profile"
 mkdir -p "$site"
 inputs=$({
   echo "$profile"
-  find style public scripts/build-web.sh scripts/web-assets.mjs scripts/wasm-snip.mjs scripts/versions.env package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
+  find style public scripts/build-web.sh scripts/web-assets.mjs scripts/wasm-snip.mjs scripts/rust-names.mjs scripts/versions.env package-lock.json "$wasm" -type f -print0 | sort -z | xargs -0 sha256sum
 } | sha256sum)
 stamp=$site/.inputs
 hashes=$site/.hashes

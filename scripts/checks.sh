@@ -143,6 +143,30 @@ clones_do_not_share_crates() {
   )
 }
 
+# What is taken out of the page's program is found by its name, which compilers write in two ways.
+functions_are_known_by_name() {
+  node --input-type=module -e '
+    import { ownName } from "./scripts/rust-names.mjs";
+    const hash = "17h0123456789abcdefE", closure = "28_$u7b$$u7b$closure$u7d$$u7d$";
+    const cases = [
+      ["_ZN6tachys4view13hydrate_async" + hash, "hydrate_async"],
+      ["_ZN6tachys4view13hydrate_async" + closure + closure + hash, "hydrate_async"],
+      ["_ZN6tachys4view13hydrate_async5inner" + hash, "inner"],
+      ["_RNvNtCs2_6tachys4view13hydrate_async", "hydrate_async"],
+      ["_RINvNtCs2_6tachys4view13hydrate_asyncINtNtCs4_4core6option6OptionhEEB4_", "hydrate_async"],
+      ["_RNCNvNtCs2_6tachys4view13hydrate_async0B4_", "hydrate_async"],
+      ["_RNvNCNvNtCs2_6tachys4view13hydrate_async07inner_1B6_", "inner_1"],
+      // Somebody else, who only has to do with one.
+      ["_RINvNtCs4_4core3ptr13drop_in_placeNCNvNtCs2_6tachys4view13hydrate_async0EB8_", "drop_in_place"],
+      ["_RNvXs_NtCs2_6tachys4viewFhRL_eEuDNtB4_3Any9hydrate_xEL_NtB4_4Poll4poll", ""],
+      ["memcpy", ""], ["_R", ""], ["_ZN", ""], ["_RNvC9short", ""],
+    ];
+    const wrong = cases.filter(([symbol, name]) => ownName(symbol) !== name);
+    for (const [symbol, name] of wrong) console.error(`${symbol}: ${ownName(symbol)} and not ${name}`);
+    process.exit(wrong.length);
+  '
+}
+
 # Whatever goes wrong, the tests' last line is the sum.
 last_line_is_the_sum() {
   local said
@@ -164,5 +188,6 @@ check "an ordinary user gets the line to run" ordinary_user_gets_the_line
 check "installed services stay off" services_stay_off_for_a_moment
 check "what killed runs leave is cleared" what_killed_runs_leave_is_cleared
 check "clones do not share crates" clones_do_not_share_crates
+check "functions are known by name" functions_are_known_by_name
 check "the last line is the sum" last_line_is_the_sum
 [ "$failures" = 0 ]

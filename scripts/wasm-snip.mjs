@@ -9,10 +9,9 @@
 // something else. Alike are small ones, drop glue, and twins that differ in a constant only; so those that are taken out are
 // called NAME themselves (or are closures of it), are not small, and NAME must have no twin.
 import { readFileSync, writeFileSync } from "node:fs";
+import { ownName } from "./rust-names.mjs";
 
 const [file, name] = process.argv.slice(2);
-// As Rust mangles it: each part of the path with its length, a hash at the end.
-const wanted = new RegExp(`${name.length}${name}(28_\\$u7b\\$\\$u7b\\$closure\\$u7d\\$\\$u7d\\$)*17h[0-9a-f]{16}E`);
 const SMALL = 64;
 const module = readFileSync(file);
 const CODE = 10;
@@ -88,9 +87,9 @@ function named({ from, to }) {
     let [count, place] = number(start);
     while (count-- > 0) {
       const [index, rest] = number(place);
-      const [name, next] = text(rest);
+      const [symbol, next] = text(rest);
       place = next;
-      if (wanted.test(name)) numbers.add(index);
+      if (symbol.includes(name) && ownName(symbol) === name) numbers.add(index);
     }
   }
   return numbers;

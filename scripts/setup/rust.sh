@@ -27,7 +27,8 @@ from_rustup() {
   have rustup || return 1
   # A compiler that is new enough stays as it is.
   if ! new_enough; then
-    quietly timeout 900 rustup toolchain install stable --profile minimal && quietly rustup default stable || return 1
+    quietly timeout 900 rustup toolchain install "$RUST_VERSION" --profile minimal -c clippy -c rustfmt &&
+      quietly rustup default "$RUST_VERSION" || return 1
   fi
   lints || quietly timeout 300 rustup component add clippy rustfmt || return 1
   enough
@@ -42,7 +43,7 @@ from_rustup_init() {
   chmod +x "$work/rustup-init"
   # Beside an older compiler of the distribution; shells' start files are left alone, as lib.sh looks there anyway.
   RUSTUP_INIT_SKIP_PATH_CHECK=yes quietly "$work/rustup-init" -y --no-modify-path --profile minimal \
-    --default-toolchain stable -c clippy -c rustfmt || return 1
+    --default-toolchain "$RUST_VERSION" -c clippy -c rustfmt || return 1
   enough
 }
 
