@@ -1,11 +1,11 @@
 # The commands of this repository; each sets up what it needs by itself. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test quick soak bench screens setup build fmt lint
+.PHONY: help run test quick soak bench screens rig rig-down setup build fmt lint
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-run: ## the server with a demo on http://127.0.0.1:3000 (RELEASE=1: as shipped)
+run: ## the server with a demo on http://127.0.0.1:3000 (RELEASE=1: as shipped; RUNNER=kubernetes: builds in Pods)
 	@scripts/run.sh
 
 test: ## every suite, on real parts
@@ -22,6 +22,12 @@ bench: ## measures speed and memory; writes target/bench/report.json
 
 screens: ## makes the pictures in docs/screens anew
 	@scripts/screens.sh
+
+rig: ## a Kubernetes of one node to try things on; `make run RUNNER=kubernetes` has one of its own
+	@scripts/rig.sh up
+
+rig-down: ## ends it
+	@scripts/rig.sh down
 
 setup: ## tools and packages only
 	@scripts/setup.sh test

@@ -24,6 +24,7 @@ fi
 site=$CARGO_TARGET_DIR/site
 buildkit_bin=$cache/tools/buildkit-$BUILDKIT_VERSION/bin
 wasm_split_bin=$cache/tools/wasm-split-$WASM_SPLIT_VERSION/bin
+kubernetes_bin=$cache/tools/kubernetes-$KUBERNETES_VERSION/kube
 node_bin=$cache/tools/node-$NODE_MAJOR/bin
 go_bin=$cache/tools/go-$GO_VERSION/bin
 # rustup's compiler goes before the distribution's, which may be years older. Debian keeps runc, iptables and the CNI
@@ -43,6 +44,9 @@ stop() {
   say "$*"
   exit 1
 }
+
+# Whether $purpose needs a cluster of one node. Tests have one where they can: a node needs root.
+wants_cluster() { [ "$purpose" = cluster ] || { [ "$purpose" = test ] && [ "$(id -u)" = 0 ]; }; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 

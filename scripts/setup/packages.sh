@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh run|test|quick|bench|screens: the distribution's packages. As root they are installed; an ordinary
+# packages.sh run|cluster|test|quick|bench|screens: the distribution's packages. As root they are installed; an ordinary
 # user is told the line to give to root.
 . "$(dirname "$0")/../lib.sh"
 
@@ -41,6 +41,13 @@ look() {
   [ "$purpose" != bench ] || need sqlite3
   # Letters for the pictures in Korean; people have their own.
   [ "$purpose" != screens ] || need fonts-nanum /usr/share/fonts/truetype/nanum/NanumGothic.ttf
+  # The node of a cluster and its images.
+  if wants_cluster; then
+    need containerd
+    need debootstrap
+    need libcap2-bin setcap
+    need openssl
+  fi
   [ "$purpose" = test ] || return 0
 
   need chromium
@@ -74,7 +81,7 @@ apt_install "${wanted[@]}" || stop "The packages could not be installed: run '$l
 look
 [ ${#missing[@]} = 0 ] || stop "Still missing after the installation: ${missing[*]}."
 # Tools here, not services: the next start of the machine shall not start them either. What was there before is not ours.
-for service in docker-registry postgresql; do
+for service in containerd docker-registry postgresql; do
   if [[ " ${wanted[*]} " == *" $service "* ]] && have systemctl; then
     quietly systemctl disable "$service.service" || say "the service $service could not be disabled"
   fi

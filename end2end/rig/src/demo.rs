@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::home::{is_free, next_free_port};
-use crate::{GitOptions, GitServer, Registry, RegistryOptions};
+use crate::{Furnished, GitOptions, GitServer, Registry, RegistryOptions};
 
 /// The running demo.
 pub struct Demo {
     registry: Registry,
     git: GitServer,
     service_json: PathBuf,
+    cluster: Option<Furnished>,
     // Last: everything else has stopped when another run may begin.
     _lock: File,
 }
@@ -36,8 +37,9 @@ struct Kept {
 }
 
 impl Demo {
-    /// In a new folder the ports are the first free ones from `first_port` on.
-    pub async fn start(folder: &Path, first_port: u16) -> Result<Self> {
+    /// In a new folder the ports are the first free ones from `first_port` on. With an `agent` builds run in Pods of a
+    /// cluster that is the demo's own.
+    pub async fn start(folder: &Path, first_port: u16, agent: Option<&Path>) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         let folder = folder.canonicalize()?;
         let lock = lock(&folder)?;
@@ -57,19 +59,37 @@ impl Demo {
         })
         .await?;
         let hello_url = fill(&git).await?;
+        let cluster = match agent {
+            Some(agent) => Some(Furnished::start(agent, &[kept.registry_port, kept.git_port]).await?),
+            None => None,
+        };
+        // Where Pods find what is on this machine.
+        let seen = |address: String| match &cluster {
+            Some(furnished) => address.replace("127.0.0.1", &furnished.cluster.host_address()),
+            None => address,
+        };
         let service_json = folder.join("service.json");
-        write_private(&service_json, &service(&hello_url, &kept.git_token, &registry.address()))?;
-        Ok(Self { registry, git, service_json, _lock: lock })
+        let body = service(&seen(hello_url), &kept.git_token, &seen(registry.address()));
+        write_private(&service_json, &body)?;
+        Ok(Self { registry, git, service_json, cluster, _lock: lock })
     }
 
     /// The line that the program prints when everything is there.
     pub fn addresses(&self) -> Value {
-        json!({
+        let mut addresses = json!({
             "registry": self.registry.address(),
             "git_url": self.git.url(),
             "token": self.git.token(),
             "service_json": self.service_json,
-        })
+        });
+        if let Some(furnished) = &self.cluster {
+            let host = furnished.cluster.host_address();
+            addresses["registry"] = self.registry.address().replace("127.0.0.1", &host).into();
+            for (name, value) in furnished.addresses().as_object().into_iter().flatten() {
+                addresses[name] = value.clone();
+            }
+        }
+        addresses
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -83,4 +83,22 @@ pub(crate) fn next_free_port(from: u16) -> Option<u16> {
 
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// The scripts' cache folder, found as `scripts/lib.sh` finds it.
+pub(crate) fn cache() -> Result<PathBuf> {
+    if let Some(cache) = std::env::var_os("KIOPS_CACHE") {
+        return Ok(cache.into());
+    }
+    let parent = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let parent = parent.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(parent.context("neither KIOPS_CACHE nor HOME is set")?.join("kiops-build"))
+}
+
+/// A version that `scripts/versions.env` holds to.
+pub(crate) fn pinned(name: &str) -> Result<&'static str> {
+    include_str!("../../../scripts/versions.env")
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .with_context(|| format!("scripts/versions.env names no {name}"))
 }

@@ -6,6 +6,7 @@
 
 mod base_image;
 mod buildkit;
+mod cluster;
 pub mod demo;
 mod faults;
 mod git;
@@ -16,6 +17,7 @@ mod registry;
 pub mod serve;
 
 pub use buildkit::{BuildkitBins, buildkit_bins};
+pub use cluster::{Cluster, Furnished, Image, Part};
 pub use faults::{Fault, FaultyRegistry, On};
 pub use git::{GitFault, GitOptions, GitServer, Repo};
 pub use home::free_port;

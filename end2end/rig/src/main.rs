@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use kiops_rig::Login;
 use kiops_rig::demo::Demo;
 use kiops_rig::serve::Rig;
+use kiops_rig::{Furnished, Login};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,6 +30,15 @@ enum Rooms {
         /// Where a new folder's servers begin to look for a free port.
         #[arg(long, default_value_t = 5000)]
         first_port: u16,
+        /// The agent for builds in Pods: a cluster of one node is started for them.
+        #[arg(long)]
+        cluster_agent: Option<PathBuf>,
+    },
+    /// A cluster of one node by itself, furnished for builds in Pods.
+    Cluster {
+        /// The agent's program.
+        #[arg(long)]
+        agent: PathBuf,
     },
     /// A mirror with base images, a registry, a proxy that can break it, a Git server; then obeys
     /// one JSON command a line (see end2end/rig/README.md).
@@ -47,8 +56,13 @@ enum Rooms {
 async fn main() -> Result<()> {
     let mut input = Input::open()?;
     match Arguments::parse().command {
-        Rooms::Demo { dir, first_port } => {
-            let demo = Demo::start(&dir, first_port).await?;
+        Rooms::Cluster { agent } => {
+            let furnished = Furnished::start(&agent, &[]).await?;
+            print(&furnished.addresses())?;
+            while input.next().await.is_some() {}
+        }
+        Rooms::Demo { dir, first_port, cluster_agent } => {
+            let demo = Demo::start(&dir, first_port, cluster_agent.as_deref()).await?;
             print(&demo.addresses())?;
             while input.next().await.is_some() {}
         }

@@ -42,6 +42,10 @@ impl Daemon {
         Ok(Self { child, stop })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `ready` says so; fails with the end of the log when the server ends before.
     pub async fn wait_until(&mut self, log: &Path, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(20);

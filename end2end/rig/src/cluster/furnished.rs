@@ -1,0 +1,53 @@
+//! A cluster with everything that builds in Pods need: the two images, and the product's own manifests applied.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Cluster, Image};
+
+/// The very file that an administrator applies.
+const MANIFESTS: &str = include_str!("../../../../deploy/kubernetes/builds.yaml");
+const NAMESPACE: &str = "kiwi-builds";
+
+pub struct Furnished {
+    pub cluster: Cluster,
+    /// Of the server's own account: with the rights that the manifests give, and no others.
+    pub kubeconfig: PathBuf,
+    pub builder_image: &'static str,
+    pub own_image: &'static str,
+}
+
+impl Furnished {
+    /// `agent`: the program that goes into the product's image. `ports`: of this machine's loopback, for Pods.
+    pub async fn start(agent: &Path, ports: &[u16]) -> Result<Self> {
+        let (builder_image, own_image) = ("rig.invalid/builder:1", "rig.invalid/kiops:1");
+        let cluster = Cluster::start().await?;
+        for port in ports {
+            cluster.let_in(*port).await?;
+        }
+        cluster.load(&Image::builder(builder_image)?).await?;
+        cluster.load(&Image::of_programs(own_image, &[("usr/bin/kiops-agent", agent)])?).await?;
+        let file = cluster.at("builds.yaml");
+        std::fs::write(&file, MANIFESTS)?;
+        cluster
+            .kubectl(&["apply", "-f", &file.display().to_string()])
+            .await
+            .context("deploy/kubernetes/builds.yaml")?;
+        let token = cluster.kubectl(&["-n", NAMESPACE, "create", "token", "kiops", "--duration=24h"]).await?;
+        let kubeconfig = cluster.kubeconfig_for(&token, "server.kubeconfig")?;
+        Ok(Self { cluster, kubeconfig, builder_image, own_image })
+    }
+
+    /// What the server is told about it.
+    pub fn addresses(&self) -> Value {
+        json!({
+            "kubeconfig": self.kubeconfig,
+            "admin_kubeconfig": self.cluster.kubeconfig(),
+            "builder_image": self.builder_image,
+            "own_image": self.own_image,
+            "host": self.cluster.host_address(),
+        })
+    }
+}

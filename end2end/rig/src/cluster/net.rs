@@ -1,0 +1,123 @@
+//! The bridge between a cluster's Pods and this machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::home::{Server, at_home, keep_running};
+use crate::process::output;
+
+const PREFIX: &str = "kk";
+
+pub(super) struct Net {
+    bridge: String,
+    /// The first three numbers of its addresses.
+    subnet: [u8; 3],
+}
+
+impl Net {
+    pub async fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        sweep();
+        let pid = std::process::id();
+        let net =
+            Self { bridge: format!("{PREFIX}{pid}-{}", NEXT.fetch_add(1, Ordering::Relaxed)), subnet: free_subnet()? };
+        let address = format!("{}/24", net.host());
+        for arguments in [
+            &["link", "add", &net.bridge, "type", "bridge"][..],
+            &["address", "add", &address, "dev", &net.bridge],
+            &["link", "set", &net.bridge, "up"],
+        ] {
+            let mut command = Command::new("ip");
+            command.args(arguments);
+            output(command).await.context("a bridge for Pods")?;
+        }
+        Ok(net)
+    }
+
+    /// This machine, as Pods see it.
+    pub fn host(&self) -> String {
+        let [a, b, c] = self.subnet;
+        format!("{a}.{b}.{c}.1")
+    }
+
+    /// Lets Pods reach a server of this machine's loopback, under the same port.
+    pub async fn let_in(&self, port: u16) -> Result<Server> {
+        let host = self.host();
+        let listener = at_home(async move { Ok(TcpListener::bind((host, port)).await?) }).await?;
+        Ok(keep_running(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    if let Ok(mut to) = TcpStream::connect(("127.0.0.1", port)).await {
+                        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                    }
+                });
+            }
+        }))
+    }
+
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// For the plugins that connect Pods. Nothing is translated: Pods reach each other and this machine, and no further.
+    pub fn configuration(&self, addresses: &Path) -> Value {
+        let [a, b, c] = self.subnet;
+        json!({
+            "cniVersion": "0.4.0",
+            "name": "rig",
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": self.bridge,
+                    "isGateway": true,
+                    "ipam": {
+                        "type": "host-local",
+                        "dataDir": addresses,
+                        "ranges": [[{ "subnet": format!("{a}.{b}.{c}.0/24") }]],
+                        "routes": [{ "dst": "0.0.0.0/0" }],
+                    },
+                },
+            ],
+        })
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).output();
+    }
+}
+
+/// From 198.18.0.0/15, which no real network uses, and none that this machine has a route to.
+fn free_subnet() -> Result<[u8; 3]> {
+    let routes = fs::read_to_string("/proc/net/route").context("the machine's routes")?;
+    let taken: Vec<u32> = routes
+        .lines()
+        .skip(1)
+        .filter_map(|line| u32::from_str_radix(line.split_whitespace().nth(1)?, 16).ok().map(u32::swap_bytes))
+        .collect();
+    let start = std::process::id();
+    (0..500)
+        .map(|n| (start.wrapping_mul(31).wrapping_add(n)) % 500)
+        .map(|n| [198, 18 + (n >> 8) as u8, n as u8])
+        .find(|[a, b, c]| !taken.contains(&u32::from_be_bytes([*a, *b, *c, 0])))
+        .context("no network is free for a cluster")
+}
+
+/// Removes bridges that killed processes have left.
+fn sweep() {
+    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let owner = owner.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = Command::new("ip").args(["link", "delete", &name]).output();
+        }
+    }
+}
