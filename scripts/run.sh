@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # The server with a small demo around it (a registry, a Git host with the service "hello"), until Ctrl-C.
+# RUNNER=kubernetes: builds run in Pods of a cluster of one node that is started for it.
 . "$(dirname "$0")/lib.sh"
 
-"$repo/scripts/setup.sh" run
+demo=()
+case ${RUNNER:-local} in
+  local) "$repo/scripts/setup.sh" run ;;
+  kubernetes)
+    [ "$(id -u)" = 0 ] || stop "RUNNER=kubernetes starts a cluster's node here, which needs root. To use a cluster that is there, see README."
+    "$repo/scripts/setup.sh" cluster
+    ;;
+  *) stop "RUNNER should be local or kubernetes." ;;
+esac
 cd "$repo"
 build_parts
 export KIOPS_DATA=${KIOPS_DATA:-./data}
@@ -15,10 +24,15 @@ free_port() {
   echo "$port"
 }
 
-say "starting the demo's registry and Git server"
+if [ "${RUNNER:-local}" = kubernetes ]; then
+  demo=(--cluster-agent "$KIOPS_AGENT")
+  say "starting the demo's registry, Git server and Kubernetes"
+else
+  say "starting the demo's registry and Git server"
+fi
 # Ends when this script does, however that happens: its standard input closes. In a session of its own, like the server:
 # Ctrl-C is for this script, which ends them in order. One that met it, too, would be told twice, and hurry.
-coproc rig { exec setsid "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}"; }
+coproc rig { exec setsid "$KIOPS_RIG" demo --dir "$KIOPS_DATA/demo" --first-port "${KIOPS_DEMO_PORT:-5000}" ${demo[@]+"${demo[@]}"}; }
 rig_pid=$!
 read -r addresses <&"${rig[0]}" || stop "The demo's registry and Git server did not start; the reason stands above."
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$addresses"; }
@@ -26,6 +40,12 @@ registry=$(field registry)
 export KIOPS_DOCKERHUB_MIRROR=$registry KIOPS_INSECURE_REGISTRIES=$registry
 KIOPS_DEMO_SERVICE=$(field service_json)
 export KIOPS_DEMO_SERVICE
+if [ "${RUNNER:-local}" = kubernetes ]; then
+  export KIOPS_RUNNER=kubernetes
+  KIOPS_KUBECONFIG=$(field kubeconfig) KIOPS_BUILDER_IMAGE=$(field builder_image) KIOPS_IMAGE=$(field own_image)
+  export KIOPS_KUBECONFIG KIOPS_BUILDER_IMAGE KIOPS_IMAGE
+  say "builds run in Pods; look at them with: $kubernetes_bin kubectl --kubeconfig $(field admin_kubeconfig) -n kiwi-builds get pods"
+fi
 
 wanted=127.0.0.1:3000
 if [ -z "${KIOPS_LISTEN:-}" ]; then

@@ -28,7 +28,7 @@ pub enum Group {
     V1 {
         cpuacct: PathBuf,
         memory: PathBuf,
-        /// Version 1 counts a kill in the group that died of it, which is gone then; but it rings a bell here.
+        /// Version 1 counts a kill in the group that died of it, which may be gone then; but it rings a bell here.
         bell: Option<File>,
         rung: u64,
     },
@@ -38,6 +38,21 @@ pub enum Group {
 }
 
 impl Group {
+    /// The container's, in which this process and all that it starts are; its limits are whoever made it's business.
+    /// Only a container sees its own group where a machine has the root of all.
+    pub fn of_container() -> Self {
+        Self::of_container_at(Path::new(ROOT))
+    }
+
+    fn of_container_at(root: &Path) -> Self {
+        if root.join("cgroup.controllers").exists() {
+            return Self::V2 { folder: root.to_owned() };
+        }
+        let memory = root.join("memory");
+        let bell = out_of_memory_bell(&memory).ok();
+        Self::V1 { cpuacct: root.join("cpuacct"), memory, bell, rung: 0 }
+    }
+
     /// Makes the group where it is not there yet and writes the limits.
     pub fn limit(spec: &CgroupSpec) -> io::Result<Self> {
         Self::limit_below(Path::new(ROOT), spec)
@@ -116,11 +131,12 @@ impl Group {
                 }
                 let stat = std::fs::read_to_string(memory.join("memory.stat")).ok()?;
                 let kernel = number(&memory.join("memory.kmem.usage_in_bytes")).unwrap_or_default();
+                let control = std::fs::read_to_string(memory.join("memory.oom_control")).unwrap_or_default();
                 Some(Counters {
                     cpu_us: number(&cpuacct.join("cpuacct.usage"))? / 1000,
                     memory_bytes: number(&memory.join("memory.usage_in_bytes"))?,
                     anon_bytes: field(&stat, "total_rss")? + field(&stat, "total_shmem").unwrap_or_default() + kernel,
-                    oom_kills: *rung,
+                    oom_kills: (*rung).max(field(&control, "oom_kill").unwrap_or_default()),
                 })
             }
             Self::V2 { folder } => {
@@ -202,6 +218,24 @@ mod tests {
         std::fs::write(root.path().join("cpuacct/kiops/svc/cpuacct.usage"), "5000000\n").unwrap();
         let wanted = Counters { cpu_us: 5000, memory_bytes: 70, anon_bytes: 55, oom_kills: 0 };
         assert_eq!(group.read(), Some(wanted));
+    }
+
+    #[test]
+    fn a_container_reads_the_group_it_is_in() {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("cpuacct/cpuacct.usage", "7000\n"),
+            ("memory/memory.usage_in_bytes", "70\n"),
+            ("memory/memory.stat", "total_rss 50\n"),
+            ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+        ] {
+            std::fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.path().join(file), text).unwrap();
+        }
+        let wanted = Counters { cpu_us: 7, memory_bytes: 70, anon_bytes: 50, oom_kills: 3 };
+        assert_eq!(Group::of_container_at(root.path()).read(), Some(wanted));
+        std::fs::write(root.path().join("cgroup.controllers"), "").unwrap();
+        assert!(matches!(Group::of_container_at(root.path()), Group::V2 { folder } if folder == root.path()));
     }
 
     #[test]

@@ -539,21 +539,24 @@ struct Container {
 
 /// Takes away what a daemon that was killed has left: its steps run on without it.
 async fn sweep(folder: &RunFolder, state_dir: &Path) {
-    let runc = |arguments: &[&str]| {
-        let mut command = tokio::process::Command::new("runc");
+    let ask = |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(runc());
         // Where an ordinary user's runc keeps what it knows.
         command.args(arguments).env_clear().envs(environment()).env("XDG_RUNTIME_DIR", &folder.0);
         output_within(command, PROBE_LIMIT)
     };
-    let Ok(list) = runc(&["list", "--format", "json"]).await else { return };
+    let Ok(list) = ask(&["list", "--format", "json"]).await else { return };
     // Without any it prints `null`.
     let containers: Option<Vec<Container>> = serde_json::from_slice(&list.stdout).unwrap_or_default();
     for container in containers.into_iter().flatten().filter(|c| c.bundle.starts_with(state_dir)) {
         tracing::info!(id = container.id, "ending a step that a lost daemon left");
-        let _ = runc(&["delete", "--force", &container.id]).await;
-        if let Err(error) = unmount_below(&container.bundle) {
-            tracing::warn!(%error, "a mount is left");
-        }
+        let _ = ask(&["delete", "--force", &container.id]).await;
+    }
+    // Steps that were being prepared have mounts and no container yet. An ordinary user's are gone with the namespace.
+    if geteuid().is_root()
+        && let Err(error) = unmount_below(state_dir)
+    {
+        tracing::warn!(%error, "a mount is left");
     }
 }
 
@@ -616,10 +619,13 @@ fn configuration(spec: &BuildkitSpec, run_dir: &Path, network: &Network, rootles
          [history]\nmaxAge = \"1h\"\nmaxEntries = 20\n\
          [frontend.\"gateway.v0\"]\nenabled = false\n\
          [worker.containerd]\nenabled = false\n\
-         [worker.oci]\nenabled = true\nrootless = {rootless}\nbinary = \"runc\"\nmax-parallelism = 4\ngc = true\n",
+         [worker.oci]\nenabled = true\nrootless = {rootless}\nnoProcessSandbox = {bare}\nbinary = \"{runc}\"\n\
+         max-parallelism = 4\ngc = true\n",
         root = path(&spec.state_dir),
         address = quoted(&format!("unix://{}", run_dir.join("buildkitd.sock").display())),
         otel = path(&run_dir.join("otel.sock")),
+        bare = spec.no_process_sandbox,
+        runc = runc(),
     );
     match network {
         Network::Bridge { plugins, .. } => {
@@ -685,6 +691,11 @@ fn network(run_dir: &Path) -> Network {
         }
         _ => Network::Host,
     }
+}
+
+/// BuildKit's own images bring it under a name of their own.
+fn runc() -> &'static str {
+    if has_program("buildkit-runc") { "buildkit-runc" } else { "runc" }
 }
 
 fn has_program(name: &str) -> bool {

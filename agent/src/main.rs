@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use kiops_agent::run::Exit;
-use kiops_agent::{checkout, daemon, run};
+use kiops_agent::{checkout, daemon, pod, run};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,28 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// In a Pod: puts this program into a folder that containers of other images see
+    Install { to: PathBuf },
+    /// In a Pod: checks out and looks at the Dockerfile
+    Checkout {
+        /// Folder with spec.json
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// In a Pod: runs BuildKit
+    Build {
+        /// Folder with spec.json
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// In a Pod: serves the log on the loopback, and prints it
+    Relay {
+        /// Folder with spec.json
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        port: u16,
+    },
     /// Ends the buildkitd that `run` has started
     DaemonStop {
         #[arg(long)]
@@ -47,10 +69,11 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Run { dir } => apart(dir).and_then(|()| {
-            log();
-            with_runtime(run::run(dir))
-        }),
+        Command::Run { dir } => apart(dir).and_then(|()| logged(run::run(dir))),
+        Command::Install { to } => pod::install(to),
+        Command::Checkout { dir } => logged(pod::checkout(dir)),
+        Command::Build { dir } => logged(pod::build(dir)),
+        Command::Relay { dir, port } => logged(pod::relay(dir, *port)),
         Command::DaemonStop { run_dir } => with_runtime(async {
             daemon::stop(run_dir).await?;
             Ok(Exit::Success)
@@ -63,6 +86,12 @@ fn main() -> ExitCode {
             ExitCode::from(Exit::Unusable as u8)
         }
     }
+}
+
+/// With its own words on stderr, which in a Pod is the container's log.
+fn logged<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    log();
+    with_runtime(work)
 }
 
 fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -6,6 +6,7 @@
 use crate::record::{Ending, Recorder};
 use kiops_events::event::Phase;
 use kiops_events::spec::DockerfileSpec;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +21,7 @@ const MAX_DEPTH: usize = 8;
 const MAX_NAMED: usize = 10;
 
 /// What buildctl is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub context: PathBuf,
     /// The folder that the Dockerfile's name counts from.

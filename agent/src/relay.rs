@@ -238,11 +238,36 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     }
 }
 
-/// Serves every connection that a listener takes, for as long as the future is polled.
-pub async fn serve_unix(relay: Arc<Relay>, listener: tokio::net::UnixListener) {
+/// Where servers connect.
+pub trait Listener: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for tokio::net::UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(Self::accept(self).await?.0)
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        let (stream, _) = Self::accept(self).await?;
+        // A single line is not to wait for more.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Serves every connection that comes, for as long as the future is polled.
+pub async fn serve(relay: Arc<Relay>, listener: impl Listener) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match Listener::accept(&listener).await {
+            Ok(stream) => {
                 let relay = relay.clone();
                 tokio::spawn(async move { log_end(relay.serve(stream).await) });
             }

@@ -8,7 +8,7 @@ use crate::daemon::Daemon;
 use crate::preflight::Plan;
 use crate::record::{Ending, Recorder};
 use crate::redact::Redactor;
-use crate::relay::{Relay, Told, serve_unix};
+use crate::relay::{Relay, Told, serve};
 use crate::spool::Writer;
 use crate::stop::Stop;
 use crate::usage::Sampler;
@@ -85,12 +85,12 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
         clock: recorder.clock(),
         told: Told::default(),
     });
-    let serving = tokio::spawn(serve_unix(relay.clone(), listen(&socket)?));
+    let serving = tokio::spawn(serve(relay.clone(), listen(&socket)?));
 
     let ending = if fresh {
         stop.after(Duration::from_secs(spec.limits.time_limit_s.into()));
         let (spec, recorder, stop) = (spec.clone(), recorder.clone(), stop.clone());
-        guarded(async move { attempt(&spec, &recorder, &stop).await }).await
+        guarded(async move { attempt(&spec, &recorder, &stop).await }).await.unwrap_or_else(|ending| ending)
     } else {
         Ending::infrastructure("agent", "the agent was cut off")
     };
@@ -101,7 +101,7 @@ pub async fn run(folder: &Path) -> anyhow::Result<Exit> {
     let workspace = spec.files.workspace.clone();
     let clearing = tokio::task::spawn_blocking(move || clear(&workspace));
 
-    wait_for_server(&relay, &recorder, &stop, hold).await;
+    wait_for_server(&relay, recorder.standing().last_seq, &stop, hold).await;
     serving.abort();
     let _ = std::fs::remove_file(&socket);
     clearing.await?;
@@ -123,9 +123,9 @@ async fn conclude(recorder: &Recorder, ending: Ending, relay: &Relay, hold: Dura
     }
 }
 
-/// Until the server has everything, or nobody comes for it. A signal ends the wait only when nothing can be lost by it.
-async fn wait_for_server(relay: &Relay, recorder: &Recorder, stop: &Stop, hold: Duration) {
-    let last = recorder.standing().last_seq;
+/// Until the server has everything up to the `last` event, or nobody comes for it. A signal ends the wait only when
+/// nothing can be lost by it.
+pub(crate) async fn wait_for_server(relay: &Relay, last: u64, stop: &Stop, hold: Duration) {
     let safe_to_go = async {
         stop.ordered().await;
         while relay.told.acked() < last {
@@ -138,19 +138,18 @@ async fn wait_for_server(relay: &Relay, recorder: &Recorder, stop: &Stop, hold: 
     }
 }
 
-/// The attempt as a task of its own: if it panics, that is its ending.
-async fn guarded(attempt: impl Future<Output = Result<Ending, Ending>> + Send + 'static) -> Ending {
-    match tokio::spawn(attempt).await {
-        Ok(Ok(ending) | Err(ending)) => ending,
-        Err(error) => {
-            tracing::error!(%error, "the attempt panicked");
-            Ending::infrastructure("agent", "an error in the agent itself")
-        }
-    }
+/// The attempt, or a part of it, as a task of its own: if it panics, that is the ending.
+pub(crate) async fn guarded<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Ending>> + Send + 'static,
+) -> Result<T, Ending> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the attempt panicked");
+        Err(Ending::infrastructure("agent", "an error in the agent itself"))
+    })
 }
 
 /// Where things lie in the workspace.
-struct Workspace {
+pub(crate) struct Workspace {
     tree: PathBuf,
     home: PathBuf,
     generated: PathBuf,
@@ -158,7 +157,7 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn of(spec: &AgentSpec) -> Self {
+    pub fn of(spec: &AgentSpec) -> Self {
         let root = &spec.files.workspace;
         Self {
             tree: root.join("tree"),
@@ -173,11 +172,23 @@ async fn attempt(spec: &AgentSpec, recorder: &Recorder, stop: &Stop) -> Result<E
     let workspace = Workspace::of(spec);
     let plan = prepare(spec, &workspace, recorder, stop).await?;
     let daemon = daemon::ensure(&spec.buildkit, recorder, stop).await?;
-    build(spec, &workspace, &plan, &daemon, recorder, stop).await
+    let group = spec.limits.cgroup.as_ref().and_then(|limits| match Group::limit(limits) {
+        Ok(group) => Some(group),
+        Err(error) => {
+            recorder.note("limits_unavailable", [("reason", error.to_string())]);
+            None
+        }
+    });
+    build(spec, &workspace, &plan, &daemon, group, recorder, stop).await
 }
 
 /// The commit in the workspace, and what is to be built of it.
-async fn prepare(spec: &AgentSpec, workspace: &Workspace, recorder: &Recorder, stop: &Stop) -> Result<Plan, Ending> {
+pub(crate) async fn prepare(
+    spec: &AgentSpec,
+    workspace: &Workspace,
+    recorder: &Recorder,
+    stop: &Stop,
+) -> Result<Plan, Ending> {
     let places = checkout::Places {
         tree: &workspace.tree,
         home: &workspace.home,
@@ -187,21 +198,16 @@ async fn prepare(spec: &AgentSpec, workspace: &Workspace, recorder: &Recorder, s
     preflight::run(&spec.dockerfile, &spec.source.commit, &workspace.tree, &workspace.generated, recorder)
 }
 
-async fn build(
+/// Runs BuildKit; what the `group` uses meanwhile is written down.
+pub(crate) async fn build(
     spec: &AgentSpec,
     workspace: &Workspace,
     plan: &Plan,
     daemon: &Daemon,
+    group: Option<Group>,
     recorder: &Recorder,
     stop: &Stop,
 ) -> Result<Ending, Ending> {
-    let group = spec.limits.cgroup.as_ref().and_then(|limits| match Group::limit(limits) {
-        Ok(group) => Some(group),
-        Err(error) => {
-            recorder.note("limits_unavailable", [("reason", error.to_string())]);
-            None
-        }
-    });
     let sampler = group.and_then(|group| Sampler::new(group, spec.buildkit.state_dir.clone(), recorder));
     let (building, until) = oneshot::channel();
     let sampling = sampler.map(|sampler| tokio::spawn(sampler.run(until)));
@@ -215,10 +221,10 @@ async fn build(
 }
 
 /// Room on the spool's disk that is kept for the result: a full disk must not cost a build its end.
-struct Reserve(PathBuf);
+pub(crate) struct Reserve(PathBuf);
 
 impl Reserve {
-    fn beside(spool: &Path) -> Self {
+    pub fn beside(spool: &Path) -> Self {
         let path = spool.with_extension("reserve");
         if let Err(error) = std::fs::write(&path, [1; RESERVE_BYTES]) {
             tracing::warn!(%error, "no room is kept for the result");
@@ -252,7 +258,7 @@ fn take_folder(folder: &Path) -> anyhow::Result<Option<File>> {
     Ok(Some(lock))
 }
 
-fn read_spec(folder: &Path) -> anyhow::Result<AgentSpec> {
+pub(crate) fn read_spec(folder: &Path) -> anyhow::Result<AgentSpec> {
     let path = folder.join("spec.json");
     let bytes = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
     let spec: AgentSpec = serde_json::from_slice(&bytes).with_context(|| format!("{} is not clear", path.display()))?;
@@ -287,9 +293,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_ending_too() {
-        let ending = guarded(async { panic!("on purpose") }).await;
+        let ending = guarded::<()>(async { panic!("on purpose") }).await.unwrap_err();
         assert_eq!((ending.end, ending.code.as_deref()), (AgentEnd::Infrastructure, Some("agent")));
-        let ending = guarded(async { Err(Ending::of(AgentEnd::Failure)) }).await;
+        let ending = guarded::<()>(async { Err(Ending::of(AgentEnd::Failure)) }).await.unwrap_err();
         assert_eq!(ending.end, AgentEnd::Failure);
     }
 }

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use kiops_events::spec::FilesSpec;
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 
 /// Docker's `config.json`, as far as it holds secrets.
@@ -29,11 +30,17 @@ struct DockerAuth {
     registrytoken: String,
 }
 
+/// Of the files that are there: in a Pod each container has only those that it needs, and can give away no others.
 pub fn values(files: &FilesSpec) -> anyhow::Result<Vec<Vec<u8>>> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-    let mut values = vec![read(&files.key)?];
-    if let Some(path) = &files.git_credential {
-        let text = String::from_utf8(read(path)?).context("the git credential is not text")?;
+    let read = |path: &Path| match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("{} cannot be read", path.display())),
+    };
+    let mut values: Vec<_> = read(&files.key)?.into_iter().collect();
+    if let Some(path) = &files.git_credential
+        && let Some(credential) = read(path)?
+    {
+        let text = String::from_utf8(credential).context("the git credential is not text")?;
         let mut lines = text.lines();
         let (user, token) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         values.push(token.into());
@@ -42,12 +49,10 @@ pub fn values(files: &FilesSpec) -> anyhow::Result<Vec<Vec<u8>>> {
         }
     }
     for path in &files.redact {
-        values.push(read(path)?);
+        values.extend(read(path)?);
     }
-    let config = files.docker_config.join("config.json");
-    if config.exists() {
-        let config: DockerConfig =
-            serde_json::from_slice(&read(&config)?).context("docker's config.json is not clear")?;
+    if let Some(config) = read(&files.docker_config.join("config.json"))? {
+        let config: DockerConfig = serde_json::from_slice(&config).context("docker's config.json is not clear")?;
         for auth in config.auths.into_values() {
             if let Ok(decoded) = STANDARD.decode(&auth.auth) {
                 if let Some(at) = decoded.iter().position(|b| *b == b':') {

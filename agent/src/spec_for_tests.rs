@@ -27,6 +27,7 @@ pub fn spec() -> AgentSpec {
             buildctl: "/b/buildctl".into(),
             run_dir: "/r".into(),
             state_dir: "/s".into(),
+            no_process_sandbox: false,
             dockerhub_mirrors: vec![],
             insecure_registries: vec![],
         },

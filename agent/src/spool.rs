@@ -24,10 +24,6 @@ pub struct Clock {
 }
 
 impl Clock {
-    fn starting_now() -> Self {
-        Self { zero_ms: boottime_ms() }
-    }
-
     /// Milliseconds since the attempt began.
     pub fn now_ms(self) -> i64 {
         boottime_ms() - self.zero_ms
@@ -85,20 +81,48 @@ struct Head<'a> {
     end: Option<AgentEnd>,
 }
 
+impl Standing {
+    fn take(&mut self, payload: &[u8]) {
+        self.last_seq += 1;
+        if let Ok(head) = serde_json::from_slice::<Head<'_>>(payload) {
+            if head.k == "result" {
+                self.ended = head.end.or(Some(AgentEnd::Infrastructure));
+            }
+            self.push_began |= head.k == "phase_entered" && head.phase == Some(Phase::Push);
+        }
+    }
+}
+
+/// Makes the spool where there is none, and starts the attempt's clock. It appears whole: of several who come first,
+/// one makes it and all find the same.
+pub fn make(path: &Path) -> io::Result<Clock> {
+    match File::open(path) {
+        Ok(file) if file.metadata()?.len() > 0 => return read_header(&file),
+        // Empty: made by an agent that was cut off at once, before there was anybody to race with.
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+    }
+    let mut own = [0; 8];
+    getrandom::fill(&mut own).map_err(io::Error::other)?;
+    let new = path.with_extension(hex::encode(own));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut header = [0; SPOOL_HEADER_BYTES];
+    header[..8].copy_from_slice(SPOOL_MAGIC);
+    header[8..].copy_from_slice(&boottime_ms().to_le_bytes());
+    let made = file.write_all_at(&header, 0).and_then(|()| std::fs::hard_link(&new, path));
+    std::fs::remove_file(&new)?;
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read_header(&File::open(path)?),
+    }
+}
+
 impl Writer {
     /// Makes the spool, or goes on with one that is there: a record that a killed process left half written is cut off.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let mut header = [0; SPOOL_HEADER_BYTES];
-        let clock = if file.metadata()?.len() < SPOOL_HEADER_BYTES as u64 {
-            let clock = Clock::starting_now();
-            header[..8].copy_from_slice(SPOOL_MAGIC);
-            header[8..].copy_from_slice(&clock.zero_ms.to_le_bytes());
-            file.write_all_at(&header, 0)?;
-            clock
-        } else {
-            read_header(&file)?
-        };
+        let clock = make(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut writer = Self {
             file,
             end: SPOOL_HEADER_BYTES as u64,
@@ -117,14 +141,8 @@ impl Writer {
         while let Some(payload) = reader.record()? {
             self.chain.push(payload);
             self.end += 4 + payload.len() as u64;
-            if let Ok(head) = serde_json::from_slice::<Head<'_>>(payload) {
-                if head.k == "result" {
-                    self.standing.ended = head.end.or(Some(AgentEnd::Infrastructure));
-                }
-                self.standing.push_began |= head.k == "phase_entered" && head.phase == Some(Phase::Push);
-            }
+            self.standing.take(payload);
         }
-        self.standing.last_seq = self.chain.count;
         self.file.set_len(self.end)
     }
 
@@ -240,6 +258,27 @@ impl Reader {
     }
 }
 
+/// Somebody who does not write, and wants to know where the attempt stands and what it says.
+pub struct Follower {
+    reader: Reader,
+    standing: Standing,
+}
+
+impl Follower {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { reader: Reader::open(path)?, standing: Standing::default() })
+    }
+
+    /// Reads on to where the spool ends now, and shows every event to `seen`.
+    pub fn look(&mut self, mut seen: impl FnMut(&[u8])) -> io::Result<Standing> {
+        while let Some(payload) = self.reader.record()? {
+            self.standing.take(payload);
+            seen(payload);
+        }
+        Ok(self.standing)
+    }
+}
+
 fn read_header(file: &File) -> io::Result<Clock> {
     let mut header = [0; SPOOL_HEADER_BYTES];
     file.read_exact_at(&mut header, 0)?;
@@ -334,6 +373,34 @@ mod tests {
         writer.append(1, &lines(3)).unwrap();
         let after: Vec<_> = all(&mut reader).into_iter().map(|e| (e.seq, e.kind)).collect();
         assert_eq!(after, [(2, lines(3))]);
+    }
+
+    #[test]
+    fn of_many_who_come_first_one_makes_the_spool() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let clocks: Vec<Clock> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(|| make(&path).unwrap())).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(clocks.iter().all(|clock| *clock == clocks[0]));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(Writer::open(&path).unwrap().clock(), clocks[0]);
+    }
+
+    #[test]
+    fn a_follower_knows_where_the_attempt_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let mut writer = Writer::open(&path).unwrap();
+        let mut follower = Follower::open(&path).unwrap();
+        assert_eq!(follower.look(|_| unreachable!()).unwrap(), Standing::default());
+        writer.append(1, &EventKind::PhaseEntered { phase: Phase::Push }).unwrap();
+        writer.append(1, &lines(3)).unwrap();
+        let mut seen = 0;
+        let standing = follower.look(|_| seen += 1).unwrap();
+        assert_eq!((seen, standing), (2, writer.standing()));
+        assert_eq!(follower.look(|_| unreachable!()).unwrap(), standing);
     }
 
     #[test]

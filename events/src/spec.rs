@@ -79,6 +79,9 @@ pub struct BuildkitSpec {
     pub run_dir: PathBuf,
     /// The daemon's state; its name carries BuildKit's version.
     pub state_dir: PathBuf,
+    /// Steps share the daemon's process namespace: an ordinary user in a container cannot mount them a /proc of their own.
+    #[serde(default)]
+    pub no_process_sandbox: bool,
     /// Registries that stand in for docker.io, `host:port`.
     #[serde(default)]
     pub dockerhub_mirrors: Vec<String>,

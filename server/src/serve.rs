@@ -3,12 +3,14 @@
 
 use crate::accounts::LocalAccounts;
 use crate::builds::{Builds, BuildsConfig, Parts, retain};
-use crate::config::{Config, Program};
+use crate::config::{Config, Program, RunnerKind};
 use crate::disk::Disk;
 use crate::folder::DataFolder;
 use crate::git::{AddressPolicy, Git};
 use crate::http::{Edge, Hosts, Site, router};
 use crate::registry::RegistryClient;
+use crate::runner::Runner;
+use crate::runner::kubernetes::{self, KubernetesConfig, KubernetesRunner};
 use crate::runner::local::{LocalConfig, LocalRunner};
 use crate::secrets::{KeySource, Sealer};
 use crate::services::{Credentials, LocalServices, LocalSystem, demo};
@@ -33,7 +35,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let folder = DataFolder::open(&config.data)?;
     let url =
         config.secrets.database_url.clone().unwrap_or_else(|| DatabaseUrl::sqlite(folder.path().join("kiops.db")));
-    // Builds run on this machine: another server on the same database would take them for lost.
+    // Another server on the same database would take this one's builds for lost.
     let sole = Sole::take(&url).await?;
     let store = open_store(&url).await?;
     let key = KeySource {
@@ -48,13 +50,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let registry = Arc::new(RegistryClient::new(addresses));
     let builds = Builds::new(Parts {
         store: store.clone(),
-        runner: Arc::new(local_runner(&config, &folder, addresses)?),
+        runner: runner(&config, &folder, addresses, &store).await?,
         sealer,
         heads: git.clone(),
         registry: registry.clone(),
         disk: disk.clone(),
         config: BuildsConfig {
-            builds_at_once: config.builds_at_once,
+            builds_at_once: config.builds_at_once(),
             log_cap_bytes: config.log_cap_bytes,
             hold: Duration::from_secs(config.hold_s),
             ..BuildsConfig::new(folder.owner()?)
@@ -72,7 +74,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         store: store.clone(),
         disk: disk.clone(),
         builds: builds.clone(),
-        builds_at_once: config.builds_at_once,
+        builds_at_once: config.builds_at_once(),
     });
 
     let link = accounts
@@ -145,6 +147,57 @@ async fn open_store(url: &DatabaseUrl) -> Result<SharedStore> {
     // Makes the first organisation and its administrator.
     store.installation().await.with_context(|| format!("The database {url} cannot be read"))?;
     Ok(store)
+}
+
+async fn runner(
+    config: &Config,
+    folder: &DataFolder,
+    addresses: AddressPolicy,
+    store: &SharedStore,
+) -> Result<Arc<dyn Runner>> {
+    match config.runner {
+        RunnerKind::Local => Ok(Arc::new(local_runner(config, folder, addresses)?)),
+        RunnerKind::Kubernetes => {
+            let installation = store.installation().await?.id;
+            Ok(Arc::new(kubernetes_runner(config, addresses, installation).await?))
+        }
+    }
+}
+
+async fn kubernetes_runner(
+    config: &Config,
+    addresses: AddressPolicy,
+    installation: String,
+) -> Result<KubernetesRunner> {
+    let settings = &config.kubernetes;
+    let own_image = settings.own_image.clone().context(
+        "KIOPS_IMAGE should name this product's own image: build Pods take the agent from it (see deploy/kubernetes)",
+    )?;
+    let client = kubernetes::client(settings.kubeconfig.as_deref())
+        .await
+        .context("The cluster cannot be used; KIOPS_KUBECONFIG can name a kubeconfig")?;
+    // Pods reach the network as this server does.
+    let proxies = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+    let proxies = proxies.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+    Ok(KubernetesRunner::new(
+        client,
+        KubernetesConfig {
+            namespace: settings.namespace.clone(),
+            installation,
+            builder_image: settings.builder_image.clone(),
+            own_image,
+            isolation: settings.isolation,
+            image_pull_secrets: settings.image_pull_secrets.clone(),
+            node_selector: settings.node_selector(),
+            tolerations: settings.tolerations(),
+            platform: settings.platform.clone(),
+            proxies: proxies.collect(),
+            dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
+            insecure_registries: config.insecure_registries.clone(),
+            addresses,
+            patience: settings.patience(),
+        },
+    ))
 }
 
 fn local_runner(config: &Config, folder: &DataFolder, addresses: AddressPolicy) -> Result<LocalRunner> {

@@ -17,9 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, OnceCell};
 
 pub const KEY: &[u8] = b"a key that both sides know";
@@ -99,6 +98,7 @@ impl Lab {
                 buildctl: self.bins.buildctl.clone(),
                 run_dir: self.daemon.run_dir(),
                 state_dir: self.daemon.state_dir(),
+                no_process_sandbox: false,
                 dockerhub_mirrors: vec![registry.clone()],
                 insecure_registries: vec![registry],
             },
@@ -300,10 +300,16 @@ impl Drop for Agent {
     }
 }
 
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+type Output = Arc<Mutex<WriteHalf<Box<dyn Io>>>>;
+
 /// A client of the relay, past the handshake.
 pub struct Follow {
-    input: OwnedReadHalf,
-    output: Arc<Mutex<OwnedWriteHalf>>,
+    input: ReadHalf<Box<dyn Io>>,
+    output: Output,
     beats: tokio::task::JoinHandle<()>,
     buffer: Vec<u8>,
     used: usize,
@@ -312,10 +318,10 @@ pub struct Follow {
 
 impl Follow {
     /// Err with the reason when the relay refuses.
-    pub async fn greet(stream: UnixStream, spec: &AgentSpec, key: &[u8], after: u64) -> Result<Self, String> {
+    pub async fn greet(stream: impl Io + 'static, spec: &AgentSpec, key: &[u8], after: u64) -> Result<Self, String> {
         let own = "0123456789abcdef0123456789abcdef".to_owned();
         let (build, attempt) = (spec.build.clone(), spec.attempt);
-        let (input, output) = stream.into_split();
+        let (input, output) = tokio::io::split(Box::new(stream) as Box<dyn Io>);
         let output = Arc::new(Mutex::new(output));
         let beats = tokio::spawn(beat(output.clone()));
         let mut follow = Self { input, output, beats, buffer: Vec::new(), used: 0, begin_ms: 0 };
@@ -404,13 +410,13 @@ impl Drop for Follow {
     }
 }
 
-async fn put(output: &Mutex<OwnedWriteHalf>, frame: Frame) -> std::io::Result<()> {
+async fn put(output: &Mutex<WriteHalf<Box<dyn Io>>>, frame: Frame) -> std::io::Result<()> {
     let mut out = Vec::new();
     frame.encode(&mut out);
     output.lock().await.write_all(&out).await
 }
 
-async fn beat(output: Arc<Mutex<OwnedWriteHalf>>) {
+async fn beat(output: Output) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         if put(&output, Frame::Beat).await.is_err() {

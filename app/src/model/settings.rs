@@ -42,11 +42,11 @@ impl Profile {
 
     /// CPU limit in millicores and memory in bytes, as the table comes; `auto` has none of its own.
     pub fn default_size(self) -> Option<ProfileSize> {
-        let size = |cpu_millicores, gib: u64| Some(ProfileSize { cpu_millicores, memory_bytes: gib << 30 });
+        let size = |cpu_millicores, gib| Some(ProfileSize::of(cpu_millicores, gib));
         match self {
             Self::Auto => None,
             Self::Small => size(1_000, 2),
-            Self::Medium => size(2_000, 4),
+            Self::Medium => Some(ProfileSize::MEDIUM),
             Self::Large => size(4_000, 8),
             Self::ExtraLarge => size(8_000, 16),
             Self::TwoXLarge => size(16_000, 32),
@@ -59,6 +59,15 @@ impl Profile {
 pub struct ProfileSize {
     pub cpu_millicores: u32,
     pub memory_bytes: u64,
+}
+
+impl ProfileSize {
+    /// What a build gets of which nothing is known.
+    pub const MEDIUM: Self = Self::of(2_000, 4);
+
+    const fn of(cpu_millicores: u32, gib: u64) -> Self {
+        Self { cpu_millicores, memory_bytes: gib << 30 }
+    }
 }
 
 /// How a build finds its Dockerfile.

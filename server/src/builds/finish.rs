@@ -70,12 +70,19 @@ fn decide(facts: &Facts<'_>) -> Verdict {
         // The author's, the settings' or a person's business: another attempt would end the same.
         Ending::Refused { .. } => return Verdict::Failure,
         Ending::Overdue => Verdict::Failure,
+        Ending::Befell { situation, .. } if !passes(situation.code) => return Verdict::Failure,
         Ending::Result(AgentResult { end: AgentEnd::Failure | AgentEnd::TimeLimit, .. }) => return Verdict::Failure,
         // Something around the build failed: the machine went down, the daemon died, the spool is gone.
-        Ending::Vanished | Ending::Result(_) if facts.attempt == 1 => Verdict::Retry,
-        Ending::Vanished | Ending::Result(_) => Verdict::Failure,
+        Ending::Vanished | Ending::Befell { .. } | Ending::Result(_) if facts.attempt == 1 => Verdict::Retry,
+        Ending::Vanished | Ending::Befell { .. } | Ending::Result(_) => Verdict::Failure,
     };
     if facts.push_may_have_begun && facts.asked == Asked::NotYet { Verdict::Ask } else { otherwise }
+}
+
+/// Whether what befell an attempt may spare the next one. What the build itself caused, and what a person must change,
+/// does not.
+fn passes(code: &str) -> bool {
+    !matches!(code, "oom" | "pod_deadline" | "pod_disk" | "image_pull" | "container_config" | "waiting_for_capacity")
 }
 
 /// Without the agent's word on it, a push may have begun as soon as BuildKit had begun: what came after the last stored
@@ -84,8 +91,10 @@ fn push_may_have_begun(ending: &Ending, view: &BuildView) -> bool {
     match ending {
         Ending::NeverStarted => false,
         // A lost daemon or an agent that was cut off knows only what it had heard before.
-        Ending::Result(result) => result.push_began || (result.end == AgentEnd::Infrastructure && building(view)),
-        Ending::Vanished | Ending::Overdue | Ending::Refused { .. } => building(view),
+        Ending::Result(result) | Ending::Befell { result: Some(result), .. } => {
+            result.push_began || (result.end == AgentEnd::Infrastructure && building(view))
+        }
+        Ending::Vanished | Ending::Overdue | Ending::Befell { .. } | Ending::Refused { .. } => building(view),
     }
 }
 
@@ -118,14 +127,15 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
 
     let mut notes = notes_of(driver, &ending);
     let log_verified = match &ending {
-        Ending::Result(result) => Some(driver.log_verified(result)),
+        Ending::Result(result) | Ending::Befell { result: Some(result), .. } => Some(driver.log_verified(result)),
         Ending::NeverStarted => None,
-        Ending::Vanished | Ending::Overdue | Ending::Refused { .. } => Some(false),
+        Ending::Vanished | Ending::Overdue | Ending::Befell { .. } | Ending::Refused { .. } => Some(false),
     };
-    if log_verified == Some(false) && matches!(ending, Ending::Result(_)) {
+    let has_result = matches!(ending, Ending::Result(_) | Ending::Befell { result: Some(_), .. });
+    if log_verified == Some(false) && has_result {
         notes.push(("log_mismatch", attempt_argument(facts.attempt)));
     }
-    if !matches!(ending, Ending::Result(_)) {
+    if !has_result {
         let agent_now_ms = driver.agent_now_ms();
         driver.progress.view.close_open_steps(agent_now_ms);
     }
@@ -233,6 +243,15 @@ fn notes_of(driver: &Driver, ending: &Ending) -> Notes {
     match ending {
         Ending::Result(_) | Ending::NeverStarted => Vec::new(),
         Ending::Vanished => vec![("incomplete_from_here", attempt)],
+        Ending::Befell { situation, result } => {
+            let mut args = attempt.clone();
+            args.extend(situation.args.clone());
+            let mut notes = vec![(situation.code, args)];
+            if result.is_none() && driver.progress.seq > 0 {
+                notes.push(("incomplete_from_here", attempt));
+            }
+            notes
+        }
         Ending::Overdue => vec![("did_not_stop", attempt)],
         Ending::Refused { code, detail } => {
             let mut args = attempt;
@@ -327,6 +346,15 @@ async fn diagnose(driver: &Driver, ending: &Ending) -> Result<Diagnosis, Leave> 
             (end, code, result.args.clone())
         }
         Ending::Vanished => (End::Infrastructure, Some("agent_lost".to_owned()), BTreeMap::new()),
+        Ending::Befell { situation, .. } => {
+            let end = match situation.code {
+                "oom" | "pod_disk" => End::Failed,
+                "pod_deadline" => End::TimeLimit,
+                _ => End::Infrastructure,
+            };
+            let code = if end == End::TimeLimit { "timeout" } else { situation.code };
+            (end, Some(code.to_owned()), situation.args.clone())
+        }
         Ending::Overdue => (End::TimeLimit, Some("timeout".to_owned()), BTreeMap::new()),
         Ending::Refused { code, .. } => (End::Infrastructure, Some(code.clone()), BTreeMap::new()),
         Ending::NeverStarted => (End::Failed, None, BTreeMap::new()),

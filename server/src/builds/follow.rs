@@ -9,12 +9,13 @@ use super::sync_points::Point;
 use super::{Inner, finish, read};
 use crate::clock::now_ms;
 use crate::runner::relay::{self, BATCH_BYTES, Conversation, Peer, Received, RelayError};
-use crate::runner::{RunState, RunnerError};
+use crate::runner::{Grade, RunState, RunnerError, Situation};
 use crate::store::{Append, BuildRow, LogEntry, Progress, StoreError};
 use kiops_app::model::BuildStatus;
 use kiops_events::chain::Chain;
-use kiops_events::event::AgentResult;
+use kiops_events::event::{AgentEnd, AgentResult};
 use kiops_events::rows::row_count;
+use kiops_events::view::NoteView;
 use kiops_events::{EventKind, Phase};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -29,6 +30,11 @@ const COMMIT_EVERY: Duration = Duration::from_millis(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(45);
 /// What an attempt may take beyond its time limit, which its agent keeps itself.
 const OVERDUE: Duration = Duration::from_secs(60);
+/// A relay that cannot be reached is not told to stop: whoever cancels is answered after this, and it ends when it is
+/// released.
+const STOP_UNREACHABLE: Duration = Duration::from_secs(3);
+/// How often an attempt's place is asked what keeps the relay away.
+const ASK_PLACE_EVERY: Duration = Duration::from_secs(1);
 /// A relay that serves what a dead agent left sends it at once. When nothing comes any more, nothing will.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 /// A relay that answers and makes no sense is asked this often.
@@ -58,6 +64,8 @@ pub(super) enum Ending {
     NeverStarted,
     /// Nothing is left of it, or it died without a last word.
     Vanished,
+    /// Something befell it in its place; with its own last word, where it had one.
+    Befell { situation: Situation, result: Option<AgentResult> },
     /// It did not stop when it should have.
     Overdue,
     /// It cannot be started, or talked to, as things are.
@@ -153,6 +161,8 @@ enum Talk {
     Broken(RelayError),
     SpoolEnds,
     Overdue,
+    /// Its place says that it will not come to building.
+    Over(Ending),
 }
 
 impl Driver {
@@ -191,6 +201,7 @@ impl Driver {
     async fn run(mut self) -> Result<(), Leave> {
         loop {
             let ending = self.attempt().await?;
+            let ending = self.explained(ending).await;
             self.inner.sync.reach(Point::AfterResultBeforeFinish);
             match finish::settle(&mut self, ending).await? {
                 finish::Settled::Finished => {
@@ -249,6 +260,24 @@ impl Driver {
         self.follow().await
     }
 
+    /// An end that is nobody's own doing, with what its place knows of it.
+    async fn explained(&self, ending: Ending) -> Ending {
+        let result = match &ending {
+            _ if self.told_to_stop.is_some() => return ending,
+            Ending::Vanished => None,
+            Ending::Result(r) if matches!(r.end, AgentEnd::Infrastructure | AgentEnd::Terminated) => Some(r.clone()),
+            _ => return ending,
+        };
+        match self.inner.runner.aftermath(&self.row.id, self.row.attempt).await {
+            Ok(Some(situation)) => Ending::Befell { situation, result },
+            Ok(None) => ending,
+            Err(error) => {
+                tracing::warn!(build = %self.row.id, %error, "what ended an attempt is not known");
+                ending
+            }
+        }
+    }
+
     async fn start(&self) -> Result<(), RunnerError> {
         let (config, view) = (&self.inner.config, &self.progress.view);
         let spec = spec::start_spec(&self.row, view, &self.secrets, config.log_cap_bytes, config.hold);
@@ -267,14 +296,17 @@ impl Driver {
         let peer = Peer { build: id.clone(), attempt, key: self.secrets.relay_key.clone() };
         let mut wait = FIRST_WAIT;
         let mut nonsense = 0;
+        let mut unreachable_since: Option<Instant> = None;
+        let mut ask_place = Instant::now() + ASK_PLACE_EVERY;
         loop {
             self.obey().await?;
-            if Instant::now() >= self.deadline() {
+            if Instant::now() >= self.deadline() || self.stops_in_vain(unreachable_since) {
                 return Ok(Ending::Overdue);
             }
             match self.inner.runner.connect(&id, attempt).await {
                 Ok(io) => match relay::open(io, &peer, self.progress.seq).await {
                     Ok(conversation) => {
+                        unreachable_since = None;
                         // Asked after the handshake: only what is over now can have nothing more to say.
                         let ended = !matches!(self.inner.runner.state(&id, attempt).await, Ok(RunState::Alive));
                         let before = self.progress.seq;
@@ -282,6 +314,7 @@ impl Driver {
                             Talk::Result(result) => return Ok(Ending::Result(result)),
                             Talk::SpoolEnds => return Ok(Ending::Vanished),
                             Talk::Overdue => return Ok(Ending::Overdue),
+                            Talk::Over(ending) => return Ok(ending),
                             Talk::Broken(error) => {
                                 tracing::info!(build = %id, attempt, %error, "the relay is asked again");
                                 if self.progress.seq > before {
@@ -300,7 +333,16 @@ impl Driver {
                 Err(RunnerError::Refused { code, detail }) => {
                     return Ok(Ending::Refused { code: code.to_owned(), detail });
                 }
-                Err(error) => tracing::debug!(build = %id, attempt, %error, "the relay is not reachable"),
+                Err(error) => {
+                    tracing::debug!(build = %id, attempt, %error, "the relay is not reachable");
+                    unreachable_since.get_or_insert_with(Instant::now);
+                    if Instant::now() >= ask_place {
+                        ask_place = Instant::now() + ASK_PLACE_EVERY;
+                        if let Some(ending) = self.ask_place().await? {
+                            return Ok(ending);
+                        }
+                    }
+                }
             }
             if nonsense >= NONSENSE_LIMIT {
                 let detail = "the relay does not keep to the protocol".to_owned();
@@ -311,12 +353,53 @@ impl Driver {
         }
     }
 
+    /// Whether this attempt has come as far as BuildKit.
+    fn builds(&self) -> bool {
+        let view = &self.progress.view;
+        let phase = view.phase.filter(|_| view.attempt == self.row.attempt);
+        matches!(phase, Some(Phase::Daemon | Phase::Build | Phase::Push | Phase::Buildctl))
+    }
+
+    /// Whether it was told to stop and nothing has been heard of it since: it may not run yet, or its place is away.
+    fn stops_in_vain(&self, unreachable_since: Option<Instant>) -> bool {
+        let (Some(told), Some(since)) = (self.told_to_stop, unreachable_since) else { return false };
+        told.max(since).elapsed() >= STOP_UNREACHABLE
+    }
+
+    /// Writes down what keeps the relay away; the attempt's end, when that has lasted too long.
+    async fn ask_place(&mut self) -> Result<Option<Ending>, Leave> {
+        let situation = match self.inner.runner.situation(&self.row.id, self.row.attempt).await {
+            Ok(Some(situation)) => situation,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::debug!(build = %self.row.id, %error, "an attempt's place does not answer");
+                return Ok(None);
+            }
+        };
+        match situation.grade {
+            Grade::Passing => {
+                // Once: what it says in detail changes from moment to moment.
+                let (code, attempt) = (situation.code, self.row.attempt.to_string());
+                let said = |n: &NoteView| n.code == code && n.args.get("attempt") == Some(&attempt);
+                if !self.progress.view.notes.iter().any(said) {
+                    let args = situation.args.into_iter().chain([("attempt".to_owned(), attempt)]).collect();
+                    self.note(vec![(code, args)]).await?;
+                }
+                Ok(None)
+            }
+            Grade::TooLong => Ok(Some(Ending::Befell { situation, result: None })),
+            // Its relay may still have something to say; when it has not, the connection will say so.
+            Grade::Ended => Ok(None),
+        }
+    }
+
     /// Stores what comes until the conversation ends. With `ended` the agent is no more and only its spool speaks.
     async fn converse(&mut self, mut conversation: Conversation, ended: bool) -> Result<Talk, Leave> {
         let agent_zero_ms = now_ms() - conversation.agent_now_ms;
         self.agent_zero_ms = Some(agent_zero_ms);
         self.channel.set_clock(agent_zero_ms);
         let mut heard = Instant::now();
+        let mut ask_place = heard + ASK_PLACE_EVERY;
         loop {
             let deadline = self.deadline();
             let mut control = self.control.clone();
@@ -349,6 +432,13 @@ impl Driver {
                     self.control = control;
                 }
                 () = self.inner.stopping.cancelled() => return Err(Leave::Quietly),
+                // A part of the attempt may be kept from starting while another is heard already.
+                () = sleep_until(ask_place), if !self.builds() => {
+                    ask_place = Instant::now() + ASK_PLACE_EVERY;
+                    if let Some(ending) = self.ask_place().await? {
+                        return Ok(Talk::Over(ending));
+                    }
+                }
                 () = sleep_until(heard + SPOOL_PATIENCE), if ended => return Ok(Talk::SpoolEnds),
                 () = sleep_until(deadline) => return Ok(Talk::Overdue),
             }

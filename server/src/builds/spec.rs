@@ -3,7 +3,7 @@
 use crate::registry::docker_config;
 use crate::runner::StartSpec;
 use crate::store::BuildRow;
-use kiops_app::model::{DockerfileChoice, Profile, RegistryConfig, RegistryKind, image_tag};
+use kiops_app::model::{DockerfileChoice, Profile, ProfileSize, RegistryConfig, RegistryKind, image_tag};
 use kiops_events::BuildView;
 use kiops_events::spec::*;
 use kiops_events::wire::VERSION;
@@ -69,11 +69,12 @@ pub fn start_spec(
 ) -> StartSpec {
     let snapshot = &row.snapshot;
     let nowhere = PathBuf::new;
-    let cgroup = snapshot.resolved_profile.default_size().map(|size| CgroupSpec {
+    let size = snapshot.resolved_profile.default_size().unwrap_or(ProfileSize::MEDIUM);
+    let cgroup = CgroupSpec {
         parent: format!("kiops/{}", row.service_id),
         cpu_millicores: size.cpu_millicores,
         memory_bytes: size.memory_bytes,
-    });
+    };
     let labels = [
         (LABEL_BUILD, row.id.to_string()),
         (LABEL_ATTEMPT, row.attempt.to_string()),
@@ -111,6 +112,7 @@ pub fn start_spec(
             buildctl: nowhere(),
             run_dir: nowhere(),
             state_dir: nowhere(),
+            no_process_sandbox: false,
             dockerhub_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
         },
@@ -118,7 +120,7 @@ pub fn start_spec(
             time_limit_s: snapshot.settings.time_limit_s,
             log_cap_bytes,
             hold_s: u32::try_from(hold.as_secs()).unwrap_or(u32::MAX),
-            cgroup,
+            cgroup: Some(cgroup),
         },
         files: FilesSpec {
             workspace: nowhere(),
@@ -133,6 +135,8 @@ pub fn start_spec(
     };
     StartSpec {
         spec,
+        service: row.service_id.clone(),
+        size,
         relay_key: secrets.relay_key.clone(),
         git_credential: secrets.git_token.clone().map(|token| (TOKEN_USER.to_owned(), token)),
         docker_config: docker_config(&snapshot.registry, secrets.registry_password.as_deref()),

@@ -2,9 +2,11 @@
 //!
 //! Secrets come by environment or file and never by argument, so they are read apart ([`Secrets`]) and cannot be printed.
 
+mod kubernetes;
 mod programs;
 mod values;
 
+pub use kubernetes::{Kubernetes, RunnerKind};
 pub use programs::Program;
 pub(crate) use values::split_host;
 pub use values::{LogFormat, PublicUrl, Secret};
@@ -58,9 +60,16 @@ pub struct Config {
     #[arg(long, env = "KIOPS_INSECURE_REGISTRIES", value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = |text: &str| host_and_port("KIOPS_INSECURE_REGISTRIES", text))]
     pub insecure_registries: Vec<String>,
 
-    /// Builds that run at the same time
-    #[arg(long, env = "KIOPS_BUILDS_AT_ONCE", value_name = "COUNT", default_value = "2", value_parser = between::<u32>("KIOPS_BUILDS_AT_ONCE", 1, 256))]
-    pub builds_at_once: u32,
+    /// Where builds run: local (this machine) or kubernetes (Pods in a cluster)
+    #[arg(long, env = "KIOPS_RUNNER", value_name = "WHERE", default_value = "local", value_parser = kubernetes::runner)]
+    pub runner: RunnerKind,
+
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
+
+    /// Builds that run at the same time [default: 2 on this machine, 10 in a cluster]
+    #[arg(long, env = "KIOPS_BUILDS_AT_ONCE", value_name = "COUNT", value_parser = between::<u32>("KIOPS_BUILDS_AT_ONCE", 1, 256))]
+    pub builds_at_once: Option<u32>,
 
     /// Free bytes in the data folder below which no new build is taken
     #[arg(long, env = "KIOPS_MIN_FREE_BYTES", value_name = "BYTES", default_value = "2147483648", value_parser = between::<u64>("KIOPS_MIN_FREE_BYTES", 0, u64::MAX))]
@@ -146,6 +155,13 @@ impl Secrets {
 }
 
 impl Config {
+    pub fn builds_at_once(&self) -> u32 {
+        self.builds_at_once.unwrap_or(match self.runner {
+            RunnerKind::Local => 2,
+            RunnerKind::Kubernetes => 10,
+        })
+    }
+
     /// The key's file; `data` is the data folder as it was found.
     pub fn key_file(&self, data: &Path) -> PathBuf {
         self.secret_key_file.clone().unwrap_or_else(|| data.join("secret.key"))

@@ -16,6 +16,14 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
         "dockerfile_missing" | "dockerfile_case" | "dockerfile_outside" => DOCKERFILE,
         "daemon" | "node_setup" | "disk_full" | "agent" | "agent_lost" | "spool" | "agent_missing"
         | "buildkit_missing" | "runner" | "unreadable" => INFRASTRUCTURE,
+        "pod_disk" => BUILD,
+        "image_pull"
+        | "waiting_for_capacity"
+        | "container_config"
+        | "container_start"
+        | "container_oom"
+        | "node_lost" => INFRASTRUCTURE,
+        _ if code.starts_with("pod_") || code.starts_with("cluster_") => INFRASTRUCTURE,
         _ if code.starts_with("git_") => CLONE,
         _ if code.starts_with("push_") => PUSH,
         _ if end == End::Infrastructure => INFRASTRUCTURE,
@@ -36,7 +44,7 @@ pub fn actions(code: &str, group: &str) -> &'static [&'static str] {
         "push_server" | "rate_limited" | "network" | "dns" => &["rebuild"],
         "push_immutable" => &["rebuild"],
         "tls" if group == PUSH => &["registry_settings"],
-        "oom" | "timeout" => &["build_settings", "rebuild"],
+        "oom" | "timeout" | "pod_disk" | "waiting_for_capacity" | "cluster_quota" => &["build_settings", "rebuild"],
         _ if group == DOCKERFILE => &["build_settings"],
         _ if group == INFRASTRUCTURE => &["rebuild"],
         _ => &[],

@@ -1,18 +1,24 @@
 //! Runners: whatever gives a build to an agent and lets the server talk to it. What a runner knows is its own place
 //! (processes on this machine, Pods in a cluster); what a build means is not its business.
 
+pub mod kubernetes;
 pub mod local;
 pub mod relay;
 
 use async_trait::async_trait;
-use kiops_app::model::BuildId;
+use kiops_app::model::{BuildId, ProfileSize, ServiceId};
 use kiops_events::spec::AgentSpec;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What an attempt needs beside its specification: secrets, by value, on their way into files that only the agent reads.
 pub struct StartSpec {
     /// `files` and `buildkit` are filled in by the runner, which alone knows its paths.
     pub spec: AgentSpec,
+    /// Whose build it is, and what it may use.
+    pub service: ServiceId,
+    pub size: ProfileSize,
     pub relay_key: Vec<u8>,
     /// User and token.
     pub git_credential: Option<(String, String)>,
@@ -31,6 +37,31 @@ pub enum RunState {
     Ended,
     /// Nothing is left of it.
     Gone,
+}
+
+/// What an attempt's place says about it where not all goes its way: a code with arguments, as a note of the log or a
+/// failure has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situation {
+    pub code: &'static str,
+    pub args: BTreeMap<String, String>,
+    pub grade: Grade,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    /// It may pass by itself.
+    Passing,
+    /// It has lasted longer than it may.
+    TooLong,
+    /// It ended the attempt.
+    Ended,
+}
+
+impl Grade {
+    pub fn of(age_ms: i64, patience: Duration) -> Self {
+        if age_ms > patience.as_millis() as i64 { Self::TooLong } else { Self::Passing }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +93,14 @@ pub trait Runner: Send + Sync {
     /// Asks the attempt to stop; harmless when it is over.
     async fn cancel(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError>;
     async fn state(&self, build: &BuildId, attempt: u32) -> Result<RunState, RunnerError>;
+    /// What keeps the attempt from going on. None while there is nothing to say, and of places that cannot say it.
+    async fn situation(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
+        Ok(None)
+    }
+    /// What ended the attempt beside itself, where its place knows. A place that learns it late is waited for, a little.
+    async fn aftermath(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
+        Ok(None)
+    }
     /// Takes away everything that the attempt left. Harmless when nothing is there.
     async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError>;
     /// Every attempt that has left anything in this runner's place.

@@ -136,11 +136,20 @@ pub struct Wishes {
     /// SQLite's file, where it is not in the data folder.
     pub database: Option<PathBuf>,
     pub runner: Option<Arc<dyn Runner>>,
+    /// Where the hosts are for agents that are not on this machine's loopback.
+    pub seen_at: Option<String>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { builds_at_once: 2, hold: Duration::from_secs(60), min_free_bytes: 0, database: None, runner: None }
+        Self {
+            builds_at_once: 2,
+            hold: Duration::from_secs(60),
+            min_free_bytes: 0,
+            database: None,
+            runner: None,
+            seen_at: None,
+        }
     }
 }
 
@@ -154,6 +163,7 @@ pub struct World {
     pub caller: Caller,
     pub data: Arc<Data>,
     pub hosts: &'static Hosts,
+    seen_at: Option<String>,
 }
 
 impl World {
@@ -201,7 +211,7 @@ impl World {
             config,
         });
         let caller = Caller { user_id: admin.id, org_id: admin.org_id, name: admin.name };
-        Self { builds, store, sealer, runner, caller, data, hosts }
+        Self { builds, store, sealer, runner, caller, data, hosts, seen_at: wishes.seen_at }
     }
 
     /// Lets go of everything, as a server does that stops; what runs goes on.
@@ -220,10 +230,18 @@ impl World {
         self.service(&self.hosts.repo(dockerfile).await).await
     }
 
+    /// An address of the hosts, as agents have it.
+    fn seen(&self, address: &str) -> String {
+        match &self.seen_at {
+            Some(host) => address.replace("127.0.0.1", host),
+            None => address.to_owned(),
+        }
+    }
+
     pub fn registry_config(&self) -> RegistryConfig {
         RegistryConfig {
             kind: RegistryKind::Private,
-            host: self.hosts.registry.address(),
+            host: self.seen(&self.hosts.registry.address()),
             path: "test".into(),
             image_name: self.hosts.name("image"),
             username: String::new(),
@@ -248,7 +266,7 @@ impl World {
             org_id: self.caller.org_id.clone(),
             created_by: self.caller.user_id.clone(),
             name: self.hosts.name("service"),
-            git_url: repo.url().to_owned(),
+            git_url: self.seen(repo.url()),
             default_branch: "main".into(),
             git_secret,
             registry,

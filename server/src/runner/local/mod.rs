@@ -128,6 +128,7 @@ impl LocalRunner {
                     buildctl: self.config.buildctl.clone(),
                     run_dir,
                     state_dir,
+                    no_process_sandbox: false,
                     dockerhub_mirrors: self.config.dockerhub_mirrors.clone(),
                     insecure_registries: self.config.insecure_registries.clone(),
                 })

@@ -1,0 +1,209 @@
+//! Builds in Pods: a Secret and a Pod an attempt, in one namespace, found by their labels.
+//!
+//! The relay is reached through the API server's port-forward, so nothing in the cluster has to be reachable from here.
+//! What a Pod looks like is [`manifest`]'s business, what its status means [`situation`]'s. Everything is asked of the API
+//! server at the moment when it is needed: there is no memory of Pods that could be behind. What never enters: what a
+//! build means.
+
+mod config;
+mod manifest;
+mod situation;
+#[cfg(test)]
+mod tests;
+
+use super::{Grade, RelayIo, RunState, Runner, RunnerError, Situation, StartSpec};
+use crate::clock::now_ms;
+use anyhow::Context;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kiops_app::model::BuildId;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use config::{Isolation, KubernetesConfig, Patience};
+
+/// A container's end is in its Pod's status after the kubelet has looked, which is every second.
+const KUBELET_LAG: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The cluster's API: by this kubeconfig, else by the Pod's own account or the user's usual one.
+pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(file) => {
+            let read = Kubeconfig::read_from(file).with_context(|| format!("the kubeconfig {}", file.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("the kubeconfig {}", file.display()))?
+        }
+        None => kube::Config::infer().await.context("neither a Pod's account nor a kubeconfig was found")?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+pub struct KubernetesRunner {
+    config: KubernetesConfig,
+    pods: Api<Pod>,
+    secrets: Api<Secret>,
+}
+
+impl KubernetesRunner {
+    pub fn new(client: Client, config: KubernetesConfig) -> Self {
+        let pods = Api::namespaced(client.clone(), &config.namespace);
+        let secrets = Api::namespaced(client, &config.namespace);
+        Self { config, pods, secrets }
+    }
+
+    async fn pod(&self, build: &BuildId, attempt: u32) -> Result<Option<Pod>, RunnerError> {
+        let name = manifest::name(build.as_str(), attempt);
+        let pod = self.pods.get_opt(&name).await.map_err(problem)?;
+        Ok(pod.filter(|pod| self.is_ours(pod)))
+    }
+
+    /// A name can be anybody's; the label is this installation's.
+    fn is_ours(&self, object: &impl ResourceExt) -> bool {
+        object.labels().get(manifest::LABEL_INSTALLATION) == Some(&self.config.installation)
+    }
+}
+
+#[async_trait]
+impl Runner for KubernetesRunner {
+    async fn start(&self, mut start: StartSpec) -> Result<(), RunnerError> {
+        manifest::settle(&self.config, &mut start);
+        let secret = manifest::secret(&self.config, &start).map_err(anyhow::Error::from)?;
+        let secret: Secret = serde_json::from_value(secret).map_err(anyhow::Error::from)?;
+        // The Secret first: it owns the Pod, so whatever is left of a start goes with it.
+        let name = manifest::name(&start.spec.build, start.spec.attempt);
+        let secret = match self.secrets.create(&PostParams::default(), &secret).await {
+            Ok(secret) => secret,
+            Err(error) if is(&error, 409) => self.secrets.get(&name).await.map_err(problem)?,
+            Err(error) => return Err(problem(error)),
+        };
+        let uid = secret.uid().unwrap_or_default();
+        let pod = manifest::pod(&self.config, &start, &uid, None);
+        let pod: Pod = serde_json::from_value(pod).map_err(anyhow::Error::from)?;
+        match self.pods.create(&PostParams::default(), &pod).await {
+            Ok(_) => Ok(()),
+            // An earlier start's.
+            Err(error) if is(&error, 409) => Ok(()),
+            Err(error) => Err(problem(error)),
+        }
+    }
+
+    async fn connect(&self, build: &BuildId, attempt: u32) -> Result<Box<dyn RelayIo>, RunnerError> {
+        let pod = self.pod(build, attempt).await?.ok_or(RunnerError::Gone)?;
+        if situation::is_over(&pod) {
+            return Err(RunnerError::Gone);
+        }
+        if !situation::relay_runs(&pod) {
+            return Err(RunnerError::Unreachable("the Pod does not run yet".to_owned()));
+        }
+        let name = manifest::name(build.as_str(), attempt);
+        let mut forward = self.pods.portforward(&name, &[manifest::RELAY_PORT]).await.map_err(problem)?;
+        let stream = forward.take_stream(manifest::RELAY_PORT);
+        Ok(Box::new(stream.ok_or_else(|| RunnerError::Unreachable("the API server forwards no port".to_owned()))?))
+    }
+
+    async fn cancel(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
+        let Some(pod) = self.pod(build, attempt).await? else { return Ok(()) };
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(manifest::GRACE_S as u32),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.pods.delete(&pod.name_any(), &parameters).await {
+            Ok(_) => Ok(()),
+            Err(error) if is(&error, 404) || is(&error, 409) => Ok(()),
+            Err(error) => Err(problem(error)),
+        }
+    }
+
+    async fn state(&self, build: &BuildId, attempt: u32) -> Result<RunState, RunnerError> {
+        Ok(match self.pod(build, attempt).await? {
+            None => RunState::Gone,
+            Some(pod) if situation::is_over(&pod) => RunState::Gone,
+            Some(_) => RunState::Alive,
+        })
+    }
+
+    async fn situation(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
+        let pod = self.pod(build, attempt).await?;
+        Ok(pod.and_then(|pod| situation::situation(&pod, now_ms(), &self.config.patience)))
+    }
+
+    async fn aftermath(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
+        let since = Instant::now();
+        loop {
+            let Some(pod) = self.pod(build, attempt).await? else { return Ok(Some(situation::deleted())) };
+            let found = situation::situation(&pod, now_ms(), &self.config.patience);
+            if let Some(found) = found.filter(|found| found.grade == Grade::Ended) {
+                return Ok(Some(found));
+            }
+            if situation::build_ended(&pod) || since.elapsed() > KUBELET_LAG {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
+        let name = manifest::name(build.as_str(), attempt);
+        if self.pod(build, attempt).await?.is_some() {
+            // It is asked no more.
+            let patch = json!({ "metadata": { "finalizers": null } });
+            self.pods.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).or_else(missing)?;
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            self.pods.delete(&name, &now).await.map(drop).or_else(missing)?;
+        }
+        let secret = self.secrets.get_opt(&name).await.map_err(problem)?;
+        if secret.is_some_and(|secret| self.is_ours(&secret)) {
+            self.secrets.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<(BuildId, u32)>, RunnerError> {
+        let own =
+            ListParams::default().labels(&format!("{}={}", manifest::LABEL_INSTALLATION, self.config.installation));
+        let of = |labels: &BTreeMap<String, String>| {
+            let build = labels.get(manifest::LABEL_BUILD)?.parse().ok()?;
+            Some((build, labels.get(manifest::LABEL_ATTEMPT)?.parse().ok()?))
+        };
+        let mut found: Vec<(BuildId, u32)> = Vec::new();
+        let pods = self.pods.list(&own).await.map_err(problem)?;
+        found.extend(pods.items.iter().filter_map(|pod| of(pod.labels())));
+        // Of a start that was killed before its Pod.
+        let secrets = self.secrets.list_metadata(&own).await.map_err(problem)?;
+        found.extend(secrets.items.iter().filter_map(|secret| of(secret.labels())));
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+fn missing(error: kube::Error) -> Result<(), RunnerError> {
+    if is(&error, 404) { Ok(()) } else { Err(problem(error)) }
+}
+
+/// A person's business, or one of a moment.
+fn problem(error: kube::Error) -> RunnerError {
+    let kube::Error::Api(status) = &error else { return RunnerError::Unreachable(error.to_string()) };
+    let refused = |code| RunnerError::Refused { code, detail: status.message.clone() };
+    match status.code {
+        401 => refused("cluster_login"),
+        403 if status.message.contains("exceeded quota") => refused("cluster_quota"),
+        403 if status.message.contains("violates PodSecurity") => refused("cluster_policy"),
+        403 => refused("cluster_rights"),
+        404 if status.message.contains("namespaces") => refused("cluster_namespace"),
+        400 | 422 => refused("cluster_invalid"),
+        _ => RunnerError::Unreachable(status.message.clone()),
+    }
+}

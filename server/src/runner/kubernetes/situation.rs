@@ -1,0 +1,117 @@
+//! What a Pod's status says about its attempt: nothing while all goes its way, else what it waits for or what befell it.
+//! Pure, by the precedence of whoever knows best: the Pod's own end, then its containers', then what it waits for.
+
+use super::config::Patience;
+use crate::runner::{Grade, Situation};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use std::collections::BTreeMap;
+
+/// The container whose end is the attempt's.
+const BUILD: &str = "build";
+const RELAY: &str = "relay";
+
+/// `age_ms`: since when the Pod is there.
+pub fn situation(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situation> {
+    let status = pod.status.as_ref()?;
+    ended(pod, status).or_else(|| died(status)).or_else(|| waiting(pod, status, now_ms, patience))
+}
+
+/// Whether the relay can be asked.
+pub fn relay_runs(pod: &Pod) -> bool {
+    containers(pod.status.as_ref()).any(|c| c.name == RELAY && c.state.as_ref().is_some_and(|s| s.running.is_some()))
+}
+
+/// Whether the container that builds has come to its end, so that its status says of what.
+pub fn build_ended(pod: &Pod) -> bool {
+    containers(pod.status.as_ref()).any(|c| c.name == BUILD && c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
+}
+
+/// Whether nothing of the attempt will ever be heard again.
+pub fn is_over(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let relay = containers(Some(status)).find(|c| c.name == RELAY);
+    let ended = relay.and_then(|c| c.state.as_ref()).is_some_and(|s| s.terminated.is_some());
+    ended || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// What befell a Pod of which nothing is left.
+pub fn deleted() -> Situation {
+    found("pod_deleted", Grade::Ended, &[])
+}
+
+fn containers(status: Option<&PodStatus>) -> impl Iterator<Item = &ContainerStatus> {
+    let of = |list: fn(&PodStatus) -> &Option<Vec<ContainerStatus>>| status.and_then(|s| list(s).as_ref());
+    let all = [of(|s| &s.init_container_statuses), of(|s| &s.container_statuses)];
+    all.into_iter().flatten().flatten()
+}
+
+fn found(code: &'static str, grade: Grade, args: &[(&str, &str)]) -> Situation {
+    let args: BTreeMap<_, _> = args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Situation { code, grade, args }
+}
+
+/// The Pod as a whole was ended by somebody.
+fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
+    let message = status.message.as_deref().unwrap_or_default();
+    let code = match status.reason.as_deref() {
+        Some("Evicted") if message.contains("ephemeral") || message.contains("EmptyDir") => "pod_disk",
+        Some("Evicted") => "pod_evicted",
+        Some("DeadlineExceeded") => "pod_deadline",
+        Some("NodeLost" | "NodeShutdown" | "Shutdown" | "Terminated" | "NodeAffinity" | "UnexpectedAdmissionError") => {
+            "node_lost"
+        }
+        Some("Preempting" | "Preempted") => "pod_preempted",
+        _ if pod.metadata.deletion_timestamp.is_some() => "pod_deleted",
+        _ => return None,
+    };
+    Some(found(code, Grade::Ended, &[("reason", message)]))
+}
+
+/// A container came to an end that nobody planned.
+fn died(status: &PodStatus) -> Option<Situation> {
+    containers(Some(status)).find_map(|container| {
+        let state = container.state.as_ref()?.terminated.as_ref()?;
+        let reason = state.reason.as_deref().unwrap_or_default();
+        let said = state.message.as_deref().unwrap_or_default();
+        let args = [("container", container.name.as_str()), ("reason", reason), ("message", said)];
+        match reason {
+            // Also with exit code 0, when only a child was killed.
+            "OOMKilled" if container.name == BUILD => Some(found("oom", Grade::Ended, &args)),
+            "OOMKilled" => Some(found("container_oom", Grade::Ended, &args)),
+            "ContainerCannotRun" | "StartError" => Some(found("container_start", Grade::Ended, &args)),
+            _ => None,
+        }
+    })
+}
+
+fn waiting(pod: &Pod, status: &PodStatus, now_ms: i64, patience: &Patience) -> Option<Situation> {
+    let since_ms = |time: Option<i64>| now_ms - time.unwrap_or(now_ms);
+    let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0.as_millisecond());
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind);
+    if let Some(scheduled) = condition("PodScheduled").filter(|c| c.status == "False") {
+        let message = scheduled.message.as_deref().unwrap_or_default();
+        let grade = Grade::of(since_ms(created), patience.capacity);
+        return Some(found("waiting_for_capacity", grade, &[("message", message)]));
+    }
+    let begun = condition("PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0.as_millisecond());
+    let age_ms = since_ms(begun.or(created));
+    containers(Some(status)).find_map(|container| {
+        let state = container.state.as_ref()?.waiting.as_ref()?;
+        let said = state.message.as_deref().unwrap_or_default();
+        let args = [("container", container.name.as_str()), ("image", container.image.as_str()), ("message", said)];
+        match state.reason.as_deref()? {
+            "InvalidImageName" | "ErrImageNeverPull" => Some(found("image_pull", Grade::TooLong, &args)),
+            "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImageInspectError" => {
+                Some(found("image_pull", Grade::of(age_ms, patience.image), &args))
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                Some(found("container_config", Grade::of(age_ms, patience.container), &args))
+            }
+            // A sandbox or a volume that never comes looks like this, too.
+            "ContainerCreating" | "PodInitializing" if age_ms > patience.quiet.as_millis() as i64 => {
+                Some(found("pod_starting", Grade::of(age_ms, patience.starting), &args))
+            }
+            _ => None,
+        }
+    })
+}

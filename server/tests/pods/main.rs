@@ -1,0 +1,6 @@
+//! Builds in Pods of a real cluster: scheduler, kubelet, containerd, rootless BuildKit, under the server's own rights.
+
+#[path = "../builds_rig/mod.rs"]
+mod builds_rig;
+mod needs_root;
+mod rig;

@@ -1,0 +1,205 @@
+//! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
+
+use crate::builds_rig::*;
+use crate::rig::*;
+use kiops_app::backend::Builds as _;
+use kiops_app::model::*;
+use kiops_events::{EventKind, Marker};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_click_becomes_an_image_and_nothing_is_left() {
+    let world = world().await;
+    let service = service_of(&world, "FROM alpine:3\nRUN echo hello from a Pod; id -u\nCOPY . /app\n").await;
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    assert_eq!(row.status, BuildStatus::Success, "{}\n{}", world.log(&id).await, describe(&row).await);
+    assert_eq!((row.attempt, row.log_verified), (1, Some(true)));
+
+    let detail = world.detail(&id).await;
+    let image = detail.head.image_tag.clone().unwrap();
+    let (repository, tag) = image.split_once('/').unwrap().1.rsplit_once(':').unwrap();
+    let manifest = world.hosts.registry.manifest(repository, tag).await.unwrap().unwrap();
+    assert_eq!(detail.head.digest.as_deref(), Some(manifest.digest.as_str()));
+    let log = world.log(&id).await;
+    assert!(log.lines().any(|line| line.starts_with('#') && line.ends_with(" hello from a Pod")), "{log}");
+    assert!(detail.steps.iter().any(|step| step.name.contains("RUN echo hello") && step.marker == Marker::Done));
+    // What it used is measured where it ran.
+    let events = world.events(&id).await;
+    assert!(events.iter().any(|e| matches!(e.3, EventKind::Usage { anon_bytes: 1.., .. })), "no usage was measured");
+    nothing_left(&world).await;
+
+    // The same again, on a new Pod that has nothing but the registry's cache.
+    let again = world.start(&service).await;
+    let row = world.over(&again).await;
+    assert_eq!(row.status, BuildStatus::Success, "{}", world.log(&again).await);
+    let detail = world.detail(&again).await;
+    let run = detail.steps.iter().find(|step| step.name.contains("RUN echo hello")).unwrap();
+    assert_eq!(run.marker, Marker::Cached, "{:#?}", detail.steps);
+}
+
+#[tokio::test]
+async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
+    let world = world().await;
+    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.start(&service).await;
+    world.until_log(&id, " begun\n").await;
+    let since = Instant::now();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.log_verified), (BuildStatus::Cancelled, Some(true)), "{}", world.log(&id).await);
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    assert!(world.log(&id).await.contains(" begun\n"));
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_finds_its_pod_again() {
+    let mut world = world().await;
+    let service =
+        service_of(&world, "FROM alpine:3\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n")
+            .await;
+    let id = world.start(&service).await;
+    world.until_log(&id, " begun\n").await;
+    for _ in 0..2 {
+        let data = world.close().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world = open(data, |_| ()).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
+    let log = world.log(&id).await;
+    let lines: Vec<u32> = log.lines().filter_map(|line| line.split_once(" line ")?.1.parse().ok()).collect();
+    assert!(lines.iter().copied().eq(1..=100), "{log}");
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
+    let world = world().await;
+    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
+    let id = world.start(&service).await;
+    world.until_log(&id, " begun\n").await;
+    let name = pod_name(&world.row(&id).await);
+    let cluster = &pods().await.cluster;
+    cluster.kubectl(&["-n", NAMESPACE, "delete", "pod", &name, "--wait=false"]).await.unwrap();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{}", world.log(&id).await);
+    let notes = world.notes(&id).await;
+    assert!(notes.iter().any(|n| n == "pod_deleted") && notes.iter().any(|n| n == "retried"), "{notes:?}");
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_killed_agent_has_its_log_and_a_second_attempt() {
+    let world = world().await;
+    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
+    let id = world.start(&service).await;
+    world.until_log(&id, " begun\n").await;
+    let name = pod_name(&world.row(&id).await);
+    let process = pods().await.cluster.first_process(NAMESPACE, &name, "build").await.unwrap();
+    kill(process as i32, rustix::process::Signal::KILL);
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{}", world.log(&id).await);
+    // What the first one wrote is there to its last event, and the relay's word on it.
+    let first: Vec<_> = world.events(&id).await.into_iter().filter(|e| e.1 == 1 && e.2 > 0).collect();
+    assert!(matches!(first.last().unwrap().3, EventKind::Result(_)), "{:?}", first.last());
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_step_that_takes_more_than_its_profile_has_is_out_of_memory() {
+    let world = world().await;
+    // One that has no end.
+    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; tail /dev/zero\n").await;
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    let code = row.failure_code.as_deref();
+    assert_eq!((row.status, code, row.attempt), (BuildStatus::Failure, Some("oom"), 1), "{}", world.log(&id).await);
+    assert_eq!(row.log_verified, Some(true));
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_server_without_rights_says_what_it_lacks_and_tries_nothing_twice() {
+    // Its account has rights in one namespace only.
+    let elsewhere = open(Arc::new(Data::new()), |config| config.namespace = "default".into()).await;
+    let stranger = pods().await.cluster.kubeconfig_for("no-token-of-anybody", "stranger.kubeconfig").unwrap();
+    let stranger = open_as(Arc::new(Data::new()), &stranger, |_| ()).await;
+    for (world, wanted) in [(elsewhere, "cluster_rights"), (stranger, "cluster_login")] {
+        let service = service_of(&world, "FROM alpine:3\n").await;
+        let id = world.start(&service).await;
+        let row = world.over(&id).await;
+        let code = row.failure_code.as_deref();
+        assert_eq!(
+            (row.status, code, row.attempt),
+            (BuildStatus::Failure, Some(wanted), 1),
+            "{}",
+            world.log(&id).await
+        );
+        assert_eq!(world.detail(&id).await.diagnosis.unwrap().group, "infrastructure");
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_a_pod_from_starting_is_told_apart() {
+    let short = Duration::from_secs(2);
+    let image = open(Arc::new(Data::new()), |config| {
+        config.builder_image = "rig.invalid/absent:1".into();
+        config.patience.image = short;
+    });
+    let capacity = open(Arc::new(Data::new()), |config| config.patience.capacity = short);
+    let (image, capacity) = tokio::join!(image, capacity);
+
+    let service = service_of(&image, "FROM alpine:3\n").await;
+    let id = image.start(&service).await;
+    let row = image.over(&id).await;
+    assert_eq!((row.status, row.failure_code.as_deref()), (BuildStatus::Failure, Some("image_pull")));
+    assert_eq!(row.attempt, 1, "a person must change it");
+    let diagnosis = image.detail(&id).await.diagnosis.unwrap();
+    assert_eq!(diagnosis.arguments["image"], "rig.invalid/absent:1");
+    nothing_left(&image).await;
+
+    let service = service_in(&capacity, "FROM alpine:3\n", Profile::FourXLarge).await;
+    let id = capacity.start(&service).await;
+    let row = capacity.over(&id).await;
+    assert_eq!((row.status, row.failure_code.as_deref()), (BuildStatus::Failure, Some("waiting_for_capacity")));
+    let diagnosis = capacity.detail(&id).await.diagnosis.unwrap();
+    assert!(diagnosis.arguments["message"].contains("Insufficient"), "{:?}", diagnosis.arguments);
+    nothing_left(&capacity).await;
+}
+
+#[tokio::test]
+async fn a_build_that_waits_for_capacity_is_cancelled_at_once() {
+    let world = world().await;
+    let service = service_in(&world, "FROM alpine:3\n", Profile::FourXLarge).await;
+    let id = world.start(&service).await;
+    world.until_log(&id, "waiting_for_capacity").await;
+    let since = Instant::now();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn two_installations_share_a_namespace_and_touch_only_their_own() {
+    let (one, other) = tokio::join!(world(), world());
+    let service = service_of(&one, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = one.start(&service).await;
+    one.until_log(&id, " begun\n").await;
+    // A restart looks for what is left of earlier builds, and finds the other's Pod beside it.
+    let data = other.close().await;
+    let other = open(data, |_| ()).await;
+    assert!(other.runner.list().await.unwrap().is_empty());
+    let row = one.row(&id).await;
+    other.runner.release(&row.id, row.attempt).await.unwrap();
+    other.runner.cancel(&row.id, row.attempt).await.unwrap();
+    let pod = object("pod", &pod_name(&row)).await;
+    assert!(pod["metadata"]["deletionTimestamp"].is_null(), "another installation's Pod was touched");
+    one.builds.cancel(&one.caller, &id).await.unwrap();
+    one.over(&id).await;
+    nothing_left(&one).await;
+}
