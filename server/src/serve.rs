@@ -195,6 +195,7 @@ async fn kubernetes_runner(
             dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
             insecure_registries: config.insecure_registries.clone(),
             addresses,
+            state: settings.state(),
             patience: settings.patience(),
         },
     ))

@@ -1,7 +1,7 @@
 //! Settings of builds in Pods.
 
 use super::values::between;
-use crate::runner::kubernetes::{Isolation, Patience};
+use crate::runner::kubernetes::{Isolation, Patience, StateStorage};
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,6 +54,14 @@ pub struct Kubernetes {
     #[arg(long, env = "KIOPS_TOLERATIONS", value_name = "JSON", default_value = "[]", value_parser = tolerations)]
     pub tolerations: Value,
 
+    /// Storage for each service's cache mounts, such as 20Gi [default: none: they begin empty in every build]
+    #[arg(long, env = "KIOPS_STATE_SIZE", value_name = "SIZE", value_parser = quantity)]
+    pub state_size: Option<String>,
+
+    /// Storage class of it [default: the cluster's]
+    #[arg(long, env = "KIOPS_STATE_CLASS", value_name = "NAME")]
+    pub state_class: Option<String>,
+
     /// Platform that images are built for, such as linux/amd64 [default: the node's]
     #[arg(long, env = "KIOPS_PLATFORM", value_name = "PLATFORM")]
     pub platform: Option<String>,
@@ -87,6 +95,11 @@ impl Kubernetes {
         }
     }
 
+    pub fn state(&self) -> Option<StateStorage> {
+        let size = self.state_size.clone()?;
+        Some(StateStorage { class: self.state_class.clone(), size })
+    }
+
     pub fn node_selector(&self) -> BTreeMap<String, String> {
         self.node_selector.iter().cloned().collect()
     }
@@ -110,6 +123,17 @@ fn isolation(text: &str) -> Result<Isolation, String> {
         "userns" => Ok(Isolation::Userns),
         "privileged" => Ok(Isolation::Privileged),
         _ => Err("KIOPS_ISOLATION should be rootless, userns or privileged".to_owned()),
+    }
+}
+
+/// A whole number of bytes, with one of Kubernetes' binary or decimal units.
+fn quantity(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let units = ["", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"];
+    match digits.parse::<u64>() {
+        Ok(1..) if units.contains(&&text[digits.len()..]) => Ok(text.to_owned()),
+        _ => Err("KIOPS_STATE_SIZE should be a size as Kubernetes writes it, such as 20Gi".to_owned()),
     }
 }
 
@@ -140,10 +164,13 @@ mod tests {
     #[test]
     fn values_are_read_or_refused_by_name() {
         assert_eq!(label(" disk = ssd "), Ok(("disk".into(), "ssd".into())));
+        assert_eq!(quantity("20Gi"), Ok("20Gi".into()));
         assert_eq!(isolation("userns"), Ok(Isolation::Userns));
         assert_eq!(runner("kubernetes"), Ok(RunnerKind::Kubernetes));
         assert_eq!(tolerations(r#"[{"key": "x"}]"#).unwrap().as_array().unwrap().len(), 1);
         for (refusal, name) in [
+            (quantity("20 Gigs").unwrap_err(), "KIOPS_STATE_SIZE"),
+            (quantity("0").unwrap_err(), "KIOPS_STATE_SIZE"),
             (label("disk").unwrap_err(), "KIOPS_NODE_SELECTOR"),
             (label("=x").unwrap_err(), "KIOPS_NODE_SELECTOR"),
             (isolation("root").unwrap_err(), "KIOPS_ISOLATION"),

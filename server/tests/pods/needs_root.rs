@@ -5,6 +5,7 @@ use crate::rig::*;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
 use kiops_events::{EventKind, Marker};
+use kiops_server::runner::kubernetes::StateStorage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -202,4 +203,33 @@ async fn two_installations_share_a_namespace_and_touch_only_their_own() {
     one.builds.cancel(&one.caller, &id).await.unwrap();
     one.over(&id).await;
     nothing_left(&one).await;
+}
+
+#[tokio::test]
+async fn a_services_cache_mounts_are_there_in_its_next_build_and_nobody_elses() {
+    pods().await.cluster.storage("kept", 4).await.unwrap();
+    let world = open(Arc::new(Data::new()), |config| {
+        config.state = Some(StateStorage { class: Some("kept".into()), size: "1Gi".into() });
+    })
+    .await;
+    let dockerfile = "FROM alpine:3\nCOPY stamp /\n\
+         RUN --mount=type=cache,target=/c if [ -e /c/kept ]; then echo was there; else echo was not there; fi; touch /c/kept\n";
+    let settings = BuildSettings { profile: Profile::Small, ..BuildSettings::default() };
+    let repo = world.hosts.repo(dockerfile).await;
+    repo.commit("main", &[("stamp", b"1")], "One").await.unwrap();
+    let service = |repo| world.service_with(repo, settings.clone(), world.registry_config(), Credentials::default());
+    let (one, other) = (service(&repo).await, service(&repo).await);
+    let built = async |service: &ServiceId| {
+        let id = world.start(service).await;
+        let row = world.over(&id).await;
+        assert_eq!(row.status, BuildStatus::Success, "{}\n{}", world.log(&id).await, describe(&row).await);
+        world.log(&id).await
+    };
+    assert!(built(&one).await.contains(" was not there\n"));
+    repo.commit("main", &[("stamp", b"2")], "Two").await.unwrap();
+    let second = built(&one).await;
+    assert!(second.contains(" was there\n"), "{second}");
+    let foreign = built(&other).await;
+    assert!(foreign.contains(" was not there\n"), "{foreign}");
+    nothing_left(&world).await;
 }

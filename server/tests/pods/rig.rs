@@ -43,6 +43,7 @@ pub async fn config(installation: &str) -> KubernetesConfig {
         dockerhub_mirrors: vec![registry.clone()],
         insecure_registries: vec![registry],
         addresses: AddressPolicy::default(),
+        state: None,
         patience: Patience::default(),
     }
 }

@@ -142,6 +142,40 @@ impl Cluster {
         self.kubectl(&["apply", "-f", &file.display().to_string()]).await
     }
 
+    /// Storage of a class, in pieces of 1 GiB that belong to the user of build Pods. Nothing provisions more.
+    pub async fn storage(&self, class: &str, pieces: usize) -> Result<()> {
+        let storage_class = json!({
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": { "name": class },
+            "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        });
+        let mut objects = vec![storage_class];
+        for piece in 0..pieces {
+            let path = self.at("volumes").join(format!("{class}-{piece}"));
+            fs::create_dir_all(&path)?;
+            std::os::unix::fs::chown(&path, Some(1000), Some(1000))?;
+            objects.push(json!({
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": { "name": format!("{class}-{piece}") },
+                "spec": {
+                    "capacity": { "storage": "1Gi" },
+                    "accessModes": ["ReadWriteOnce"],
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "storageClassName": class,
+                    "local": { "path": path },
+                    "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                        { "key": "kubernetes.io/hostname", "operator": "In", "values": ["localhost"] },
+                    ] }] } },
+                },
+            }));
+        }
+        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": objects })).await?;
+        Ok(())
+    }
+
     /// Puts an image on the node.
     pub async fn load(&self, image: &Image) -> Result<()> {
         let archive = self.at("image.tar");

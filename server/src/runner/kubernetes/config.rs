@@ -45,6 +45,15 @@ impl Default for Patience {
     }
 }
 
+/// Storage that keeps BuildKit's state, and with it the cache mounts, from one build of a service to its next.
+#[derive(Clone, Debug)]
+pub struct StateStorage {
+    /// None: the cluster's default.
+    pub class: Option<String>,
+    /// As Kubernetes writes quantities: `20Gi`.
+    pub size: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct KubernetesConfig {
     pub namespace: String,
@@ -64,5 +73,7 @@ pub struct KubernetesConfig {
     pub dockerhub_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
     pub addresses: AddressPolicy,
+    /// None: cache mounts begin empty in every build; layers come from the registry's cache all the same.
+    pub state: Option<StateStorage>,
     pub patience: Patience,
 }

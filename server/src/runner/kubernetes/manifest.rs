@@ -7,7 +7,7 @@
 //!                     checkout · build · relay        see the agent's `pod`
 //! ```
 
-use super::config::{Isolation, KubernetesConfig};
+use super::config::{Isolation, KubernetesConfig, StateStorage};
 use crate::runner::StartSpec;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -110,8 +110,32 @@ pub fn secret(config: &KubernetesConfig, start: &StartSpec) -> Result<Value, ser
     }))
 }
 
-/// `secret_uid`: of the Secret that owns it. `state`: the claim that keeps BuildKit's state for the service's next build.
-pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str, state: Option<&str>) -> Value {
+/// `state-svc-…`: one a service, so that no other sees what it keeps.
+pub fn claim_name(start: &StartSpec) -> String {
+    format!("state-{}", start.service)
+}
+
+pub fn claim(config: &KubernetesConfig, storage: &StateStorage, start: &StartSpec) -> Value {
+    let mut labels = labels(config, start);
+    // It outlives the build.
+    labels.retain(|name, _| ![LABEL_BUILD, LABEL_ATTEMPT].contains(name));
+    let mut claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": { "name": claim_name(start), "namespace": config.namespace, "labels": labels },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": { "requests": { "storage": storage.size } },
+        },
+    });
+    if let Some(class) = &storage.class {
+        claim["spec"]["storageClassName"] = class.as_str().into();
+    }
+    claim
+}
+
+/// `secret_uid`: of the Secret that owns it.
+pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Value {
     let spec = &start.spec;
     let size = start.size;
     let disk_bytes = disk_bytes(size.memory_bytes);
@@ -135,8 +159,8 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str, state
         empty("tmp", GIB),
         empty("run", GIB),
     ];
-    volumes.push(match state {
-        Some(claim) => json!({ "name": "state", "persistentVolumeClaim": { "claimName": claim } }),
+    volumes.push(match &config.state {
+        Some(_) => json!({ "name": "state", "persistentVolumeClaim": { "claimName": claim_name(start) } }),
         None => empty("state", disk_bytes),
     });
     let mut checkout_mounts = vec![

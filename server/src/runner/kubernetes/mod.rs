@@ -15,7 +15,7 @@ use super::{Grade, RelayIo, RunState, Runner, RunnerError, Situation, StartSpec}
 use crate::clock::now_ms;
 use anyhow::Context;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kiops_app::model::BuildId;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use config::{Isolation, KubernetesConfig, Patience};
+pub use config::{Isolation, KubernetesConfig, Patience, StateStorage};
 
 /// A container's end is in its Pod's status after the kubelet has looked, which is every second.
 const KUBELET_LAG: Duration = Duration::from_secs(5);
@@ -49,13 +49,15 @@ pub struct KubernetesRunner {
     config: KubernetesConfig,
     pods: Api<Pod>,
     secrets: Api<Secret>,
+    claims: Api<PersistentVolumeClaim>,
 }
 
 impl KubernetesRunner {
     pub fn new(client: Client, config: KubernetesConfig) -> Self {
         let pods = Api::namespaced(client.clone(), &config.namespace);
-        let secrets = Api::namespaced(client, &config.namespace);
-        Self { config, pods, secrets }
+        let secrets = Api::namespaced(client.clone(), &config.namespace);
+        let claims = Api::namespaced(client, &config.namespace);
+        Self { config, pods, secrets, claims }
     }
 
     async fn pod(&self, build: &BuildId, attempt: u32) -> Result<Option<Pod>, RunnerError> {
@@ -84,7 +86,17 @@ impl Runner for KubernetesRunner {
             Err(error) => return Err(problem(error)),
         };
         let uid = secret.uid().unwrap_or_default();
-        let pod = manifest::pod(&self.config, &start, &uid, None);
+        if let Some(storage) = &self.config.state {
+            let claim = manifest::claim(&self.config, storage, &start);
+            let claim: PersistentVolumeClaim = serde_json::from_value(claim).map_err(anyhow::Error::from)?;
+            match self.claims.create(&PostParams::default(), &claim).await {
+                Ok(_) => {}
+                // An earlier build's: that is what it is for.
+                Err(error) if is(&error, 409) => {}
+                Err(error) => return Err(problem(error)),
+            }
+        }
+        let pod = manifest::pod(&self.config, &start, &uid);
         let pod: Pod = serde_json::from_value(pod).map_err(anyhow::Error::from)?;
         match self.pods.create(&PostParams::default(), &pod).await {
             Ok(_) => Ok(()),

@@ -1,10 +1,10 @@
 //! What is asked of Kubernetes, and what its answers mean: pure, so as tables. The real thing is met in `tests/builds_pods`.
 
-use super::config::{Isolation, KubernetesConfig, Patience};
+use super::config::{Isolation, KubernetesConfig, Patience, StateStorage};
 use super::situation::{self, is_over, relay_runs};
 use super::{manifest, problem};
 use crate::runner::{Grade, RunnerError, StartSpec};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kiops_app::model::{ID_LETTERS, ProfileSize, ServiceId};
 use kiops_events::spec::*;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ fn config() -> KubernetesConfig {
         dockerhub_mirrors: vec![],
         insecure_registries: vec![],
         addresses: Default::default(),
+        state: None,
         patience: Patience::default(),
     }
 }
@@ -79,7 +80,7 @@ fn start() -> StartSpec {
 
 fn pod_of(config: &KubernetesConfig, mut start: StartSpec) -> Value {
     manifest::settle(config, &mut start);
-    manifest::pod(config, &start, "uid-1", None)
+    manifest::pod(config, &start, "uid-1")
 }
 
 fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
@@ -149,6 +150,25 @@ fn each_container_has_the_secrets_that_it_needs_and_no_others() {
     assert_eq!(serde_json::to_value(&known).unwrap(), secret);
     assert_eq!(known.data.unwrap()["git"].0, b"oauth2\ngit-token\n");
     assert_eq!(secret["immutable"], true);
+}
+
+#[test]
+fn a_services_state_is_kept_where_there_is_storage_for_it() {
+    let volume = |pod: &Value| {
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == "state").unwrap().clone()
+    };
+    assert!(volume(&pod_of(&config(), start()))["emptyDir"].is_object());
+    let storage = StateStorage { class: Some("fast".into()), size: "20Gi".into() };
+    let config = KubernetesConfig { state: Some(storage.clone()), ..config() };
+    let claim = manifest::claim(&config, &storage, &start());
+    assert_eq!(volume(&pod_of(&config, start()))["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
+    let known: PersistentVolumeClaim = serde_json::from_value(claim.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&known).unwrap(), claim);
+    assert_eq!(claim["spec"]["storageClassName"], "fast");
+    // No build's: it outlives them all.
+    assert!(claim["metadata"]["labels"]["kiops.io/build"].is_null());
+    assert!(claim["metadata"]["labels"]["kiops.io/service"].is_string());
 }
 
 #[test]
