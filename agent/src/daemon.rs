@@ -302,6 +302,9 @@ impl RunFolder {
             std::fs::remove_file(&log).map_err(trouble)?;
         }
         let log_from = std::fs::metadata(&log).map_or(0, |m| m.len());
+        if let Network::Bridge { name, subnet, .. } = network {
+            make_bridge(name, *subnet).await;
+        }
         let mut child = self.spawn(spec, network, &log).map_err(trouble)?;
         let identity = Identity::of(child.id() as i32).ok_or_else(|| trouble(io::ErrorKind::NotFound.into()))?;
         let bridge = match network {
@@ -675,6 +678,24 @@ fn bridge_configuration(run_dir: &Path, name: &str, subnet: [u8; 3]) -> String {
     // Lets the bridge's traffic through where the machine forwards none by itself (Docker sets it so).
     let firewall = serde_json::json!({ "type": "firewall" });
     serde_json::json!({ "cniVersion": "1.0.0", "name": name, "plugins": [bridge, firewall] }).to_string()
+}
+
+/// The plugin would make it without an address of its own: it would then have one of its ports', and another one when
+/// steps come and go, and a step that had learnt it would not be answered for a while. Where this fails, the plugin does it.
+async fn make_bridge(name: &str, subnet: [u8; 3]) {
+    let [a, b, c] = subnet;
+    let address = format!("02:00:{a:02x}:{b:02x}:{c:02x}:01");
+    for arguments in [
+        &["link", "add", name, "address", &address, "type", "bridge"][..],
+        // One that was there before.
+        &["link", "set", name, "address", &address],
+    ] {
+        let mut command = tokio::process::Command::new("ip");
+        command.args(arguments).env_clear().envs(environment());
+        if let Err(error) = output_within(command, PROBE_LIMIT).await {
+            tracing::warn!(%error, "the steps' bridge has no address of its own");
+        }
+    }
 }
 
 /// A bridge where this machine can have one.

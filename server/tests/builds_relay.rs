@@ -11,10 +11,11 @@ use kiops_events::chain::Chain;
 use kiops_events::event::{AgentEnd, AgentResult};
 use kiops_events::wire::{Answer, Begin, Frame, Hello, Proof, Side, VERSION, prove, proven};
 use kiops_events::{AgentEvent, EventKind, LineText, Outcome, Phase, Place};
-use kiops_server::runner::{RelayIo, RunState, Runner, RunnerError, StartSpec};
+use kiops_server::runner::{Grade, RelayIo, RunState, Runner, RunnerError, Situation, StartSpec};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 /// What one attempt's agent does.
@@ -143,6 +144,11 @@ async fn write(io: &mut DuplexStream, frame: &Frame) -> std::io::Result<()> {
 struct Puppets {
     scripts: Vec<Script>,
     refuses: Option<&'static str>,
+    /// How often the place does not answer, from now on.
+    away: AtomicU32,
+    /// What the place says of an attempt that waits, and of one that is over.
+    waits_for: Option<(&'static str, Grade)>,
+    befell: Option<&'static str>,
     agents: Mutex<HashMap<(BuildId, u32), Arc<Agent>>>,
     starts: Mutex<Vec<StartSpec>>,
 }
@@ -188,8 +194,19 @@ impl Runner for Puppets {
     }
 
     async fn state(&self, build: &BuildId, attempt: u32) -> Result<RunState, RunnerError> {
+        if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(RunnerError::Unreachable("as told".into()));
+        }
         let there = self.agent(build, attempt).is_some_and(|a| !*a.gone.lock().unwrap());
         Ok(if there { RunState::Alive } else { RunState::Gone })
+    }
+
+    async fn situation(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
+        Ok(self.waits_for.map(|(code, grade)| situation(code, grade)))
+    }
+
+    async fn aftermath(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
+        Ok(self.befell.map(|code| situation(code, Grade::Ended)))
     }
 
     async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
@@ -200,6 +217,10 @@ impl Runner for Puppets {
     async fn list(&self) -> Result<Vec<(BuildId, u32)>, RunnerError> {
         Ok(self.agents.lock().unwrap().keys().cloned().collect())
     }
+}
+
+fn situation(code: &'static str, grade: Grade) -> Situation {
+    Situation { code, grade, args: BTreeMap::from([("message".to_owned(), "as told".to_owned())]) }
 }
 
 fn result(end: AgentEnd) -> AgentResult {
@@ -296,6 +317,73 @@ async fn a_runner_that_refuses_is_a_failure_with_its_reason() {
     );
     assert_eq!(row.diagnosis.unwrap().group, "infrastructure");
     assert!(world.log(&id).await.contains("detail=as told"));
+}
+
+#[tokio::test]
+async fn a_place_that_does_not_answer_is_waited_for() {
+    let scripts = vec![Script::of(story(), result(AgentEnd::Success))];
+    let runner = Arc::new(Puppets { scripts, away: AtomicU32::new(6), ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
+}
+
+#[tokio::test]
+async fn whoever_cancels_is_answered_while_the_place_is_away() {
+    let runner = Arc::new(Puppets { away: AtomicU32::new(u32::MAX), ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    world.until(&id, "claimed", |row| row.status == BuildStatus::Starting).await;
+    let since = Instant::now();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    assert!(runner.starts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_befell_an_attempt_decides_whether_there_is_another() {
+    for (code, attempts, group) in
+        [("oom", 1, "build_failure"), ("pod_disk", 1, "build_failure"), ("pod_evicted", 2, "infrastructure")]
+    {
+        let vanishing = || Script { vanishes: true, ..Script::without_end(story()) };
+        let scripts = vec![vanishing(), vanishing()];
+        let runner = Arc::new(Puppets { scripts, befell: Some(code), ..Puppets::default() });
+        let (world, id) = world(&runner).await;
+        let row = world.over(&id).await;
+        assert_eq!((row.status, row.attempt), (BuildStatus::Failure, attempts), "{code}");
+        assert_eq!(row.failure_code.as_deref(), Some(code));
+        assert_eq!((row.diagnosis.unwrap().group.as_str(), row.log_verified), (group, Some(false)), "{code}");
+        let log = world.log(&id).await;
+        assert!(log.contains(&format!("--- {code} ")) && log.contains("--- incomplete_from_here"), "{log}");
+    }
+    // An agent that was killed has a last word, and its place knows the reason: the log is whole.
+    let scripts = vec![Script::of(story(), result(AgentEnd::Infrastructure))];
+    let runner = Arc::new(Puppets { scripts, befell: Some("oom"), ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.failure_code.as_deref(), row.attempt, row.log_verified), (Some("oom"), 1, Some(true)));
+    assert!(!world.log(&id).await.contains("incomplete_from_here"));
+}
+
+#[tokio::test]
+async fn what_an_attempt_waits_for_is_said_once_and_not_waited_for_for_ever() {
+    let checkout = || vec![Script::without_end(vec![phase(Phase::Checkout)])];
+    let waits_for = Some(("image_pull", Grade::TooLong));
+    let runner = Arc::new(Puppets { scripts: checkout(), waits_for, ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.failure_code.as_deref()), (BuildStatus::Failure, 1, Some("image_pull")));
+    assert_eq!(row.diagnosis.unwrap().arguments["message"], "as told");
+
+    let waits_for = Some(("waiting_for_capacity", Grade::Passing));
+    let runner = Arc::new(Puppets { scripts: checkout(), waits_for, ..Puppets::default() });
+    let (world, id) = self::world(&runner).await;
+    world.until_log(&id, "waiting_for_capacity").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let said = world.notes(&id).await.into_iter().filter(|note| note == "waiting_for_capacity").count();
+    assert_eq!(said, 1);
+    runner.agent(&id, 1).unwrap().end(1, AgentEnd::Success);
+    assert_eq!(world.over(&id).await.status, BuildStatus::Success);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ mod needs_root {
 
     #[tokio::test]
     async fn a_cluster_runs_pods_and_leaves_nothing() {
-        let mut cluster = Cluster::start().await.unwrap();
+        let cluster = Cluster::start().await.unwrap();
         cluster.load(&Image::of_programs("rig.invalid/tools:1", &[]).unwrap()).await.unwrap();
 
         cluster.apply(&pod("speaks", "git --version && id -u")).await.unwrap();

@@ -40,6 +40,8 @@ const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 /// A relay that answers and makes no sense is asked this often.
 const NONSENSE_LIMIT: u32 = 10;
 const START_TRIES: u32 = 4;
+/// A place that does not answer is waited for so long before nothing is started there.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const STORE_WAIT: Duration = Duration::from_secs(1);
@@ -235,10 +237,16 @@ impl Driver {
             return Ok(Ending::Result(result));
         }
         let (id, attempt) = (self.row.id.clone(), self.row.attempt);
+        let since = Instant::now();
         let mut tries = 0;
         loop {
             let problem = match self.inner.runner.state(&id, attempt).await {
                 Ok(RunState::Alive | RunState::Ended) => break,
+                // It has been heard: whoever cannot ask for it now asks its relay until it can.
+                Err(error) if self.progress.seq > 0 => {
+                    tracing::warn!(build = %id, attempt, %error, "an attempt's place does not say where it stands");
+                    break;
+                }
                 Ok(RunState::Gone) if self.progress.seq > 0 => return Ok(Ending::Vanished),
                 Ok(RunState::Gone) if self.control.borrow().cancel => return Ok(Ending::NeverStarted),
                 Ok(RunState::Gone) => match self.start().await {
@@ -251,6 +259,13 @@ impl Driver {
             tracing::warn!(build = %id, attempt, error = %problem, "an attempt could not be started");
             match problem {
                 RunnerError::Refused { code, detail } => return Ok(Ending::Refused { code: code.to_owned(), detail }),
+                RunnerError::Unreachable(_) if since.elapsed() < START_PATIENCE => {
+                    // It may have been started before: whoever cancels is answered, and it ends when it is released.
+                    if self.control.borrow().cancel && since.elapsed() >= STOP_UNREACHABLE {
+                        return Ok(Ending::Overdue);
+                    }
+                    self.pause(LONGEST_WAIT).await?;
+                }
                 problem if tries >= START_TRIES => {
                     return Ok(Ending::Refused { code: "runner".to_owned(), detail: format!("{problem:#}") });
                 }
@@ -308,7 +323,8 @@ impl Driver {
                     Ok(conversation) => {
                         unreachable_since = None;
                         // Asked after the handshake: only what is over now can have nothing more to say.
-                        let ended = !matches!(self.inner.runner.state(&id, attempt).await, Ok(RunState::Alive));
+                        let state = self.inner.runner.state(&id, attempt).await;
+                        let ended = matches!(state, Ok(RunState::Ended | RunState::Gone));
                         let before = self.progress.seq;
                         match self.converse(conversation, ended).await? {
                             Talk::Result(result) => return Ok(Ending::Result(result)),

@@ -5,12 +5,21 @@ use crate::rig::*;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
 use kiops_events::{EventKind, Marker};
+use kiops_rig::Part;
 use kiops_server::runner::kubernetes::StateStorage;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+const COUNTING: &str =
+    "FROM alpine:3\nCOPY . /src\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n";
+
+fn counted(log: &str) -> Vec<u32> {
+    log.lines().filter_map(|line| line.split_once(" line ")?.1.parse().ok()).collect()
+}
+
 #[tokio::test]
 async fn a_click_becomes_an_image_and_nothing_is_left() {
+    let _turn = together().await;
     let world = world().await;
     let service = service_of(&world, "FROM alpine:3\nRUN echo hello from a Pod; id -u\nCOPY . /app\n").await;
     let id = world.start(&service).await;
@@ -42,6 +51,7 @@ async fn a_click_becomes_an_image_and_nothing_is_left() {
 
 #[tokio::test]
 async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
+    let _turn = together().await;
     let world = world().await;
     let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let id = world.start(&service).await;
@@ -57,6 +67,7 @@ async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
 
 #[tokio::test]
 async fn a_server_that_restarts_finds_its_pod_again() {
+    let _turn = together().await;
     let mut world = world().await;
     let service =
         service_of(&world, "FROM alpine:3\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n")
@@ -72,13 +83,37 @@ async fn a_server_that_restarts_finds_its_pod_again() {
     let row = world.over(&id).await;
     assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
     let log = world.log(&id).await;
-    let lines: Vec<u32> = log.lines().filter_map(|line| line.split_once(" line ")?.1.parse().ok()).collect();
-    assert!(lines.iter().copied().eq(1..=100), "{log}");
+    assert!(counted(&log).into_iter().eq(1..=100), "{log}");
     nothing_left(&world).await;
 }
 
 #[tokio::test]
+async fn parts_of_the_cluster_come_back_in_mid_build_and_nothing_is_lost() {
+    let _turn = alone().await;
+    let world = world().await;
+    let cluster = &pods().await.cluster;
+    let repo = world.hosts.repo(COUNTING).await;
+    let settings = BuildSettings { profile: Profile::Small, ..BuildSettings::default() };
+    let service = world.service_with(&repo, settings, world.registry_config(), Credentials::default()).await;
+    for part in [Part::ApiServer, Part::Kubelet, Part::Containerd] {
+        // What is not in the cache is built.
+        repo.commit("main", &[("stamp", format!("{part:?}").as_bytes())], "New").await.unwrap();
+        let id = world.start(&service).await;
+        world.until_log(&id, " line 5\n").await;
+        cluster.stop(part).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.start_again(part).await.unwrap();
+        let row = world.over(&id).await;
+        let end = (row.status, row.attempt, row.log_verified);
+        assert_eq!(end, (BuildStatus::Success, 1, Some(true)), "{part:?}: {}", world.log(&id).await);
+        assert!(counted(&world.log(&id).await).into_iter().eq(1..=100), "{part:?}");
+        nothing_left(&world).await;
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
+    let _turn = together().await;
     let world = world().await;
     let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
     let id = world.start(&service).await;
@@ -95,6 +130,7 @@ async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
 
 #[tokio::test]
 async fn a_killed_agent_has_its_log_and_a_second_attempt() {
+    let _turn = together().await;
     let world = world().await;
     let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
     let id = world.start(&service).await;
@@ -112,6 +148,7 @@ async fn a_killed_agent_has_its_log_and_a_second_attempt() {
 
 #[tokio::test]
 async fn a_step_that_takes_more_than_its_profile_has_is_out_of_memory() {
+    let _turn = together().await;
     let world = world().await;
     // One that has no end.
     let service = service_of(&world, "FROM alpine:3\nRUN echo begun; tail /dev/zero\n").await;
@@ -125,6 +162,7 @@ async fn a_step_that_takes_more_than_its_profile_has_is_out_of_memory() {
 
 #[tokio::test]
 async fn a_server_without_rights_says_what_it_lacks_and_tries_nothing_twice() {
+    let _turn = together().await;
     // Its account has rights in one namespace only.
     let elsewhere = open(Arc::new(Data::new()), |config| config.namespace = "default".into()).await;
     let stranger = pods().await.cluster.kubeconfig_for("no-token-of-anybody", "stranger.kubeconfig").unwrap();
@@ -146,6 +184,7 @@ async fn a_server_without_rights_says_what_it_lacks_and_tries_nothing_twice() {
 
 #[tokio::test]
 async fn what_keeps_a_pod_from_starting_is_told_apart() {
+    let _turn = together().await;
     let short = Duration::from_secs(2);
     let image = open(Arc::new(Data::new()), |config| {
         config.builder_image = "rig.invalid/absent:1".into();
@@ -174,6 +213,7 @@ async fn what_keeps_a_pod_from_starting_is_told_apart() {
 
 #[tokio::test]
 async fn a_build_that_waits_for_capacity_is_cancelled_at_once() {
+    let _turn = together().await;
     let world = world().await;
     let service = service_in(&world, "FROM alpine:3\n", Profile::FourXLarge).await;
     let id = world.start(&service).await;
@@ -187,6 +227,7 @@ async fn a_build_that_waits_for_capacity_is_cancelled_at_once() {
 
 #[tokio::test]
 async fn two_installations_share_a_namespace_and_touch_only_their_own() {
+    let _turn = together().await;
     let (one, other) = tokio::join!(world(), world());
     let service = service_of(&one, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let id = one.start(&service).await;
@@ -207,6 +248,7 @@ async fn two_installations_share_a_namespace_and_touch_only_their_own() {
 
 #[tokio::test]
 async fn a_services_cache_mounts_are_there_in_its_next_build_and_nobody_elses() {
+    let _turn = together().await;
     pods().await.cluster.storage("kept", 4).await.unwrap();
     let world = open(Arc::new(Data::new()), |config| {
         config.state = Some(StateStorage { class: Some("kept".into()), size: "1Gi".into() });

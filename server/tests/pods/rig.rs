@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const NAMESPACE: &str = "kiwi-builds";
 
@@ -23,6 +23,18 @@ pub async fn pods() -> &'static Furnished {
         Furnished::start(&agent_program(), &ports).await.unwrap()
     })
     .await
+}
+
+static TURNS: RwLock<()> = RwLock::const_new(());
+
+/// Held by a story that needs the cluster as it is.
+pub async fn together() -> RwLockReadGuard<'static, ()> {
+    TURNS.read().await
+}
+
+/// Held by a story that stops parts of the cluster.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    TURNS.write().await
 }
 
 /// A configuration for the rig's node; installations are told apart by name.

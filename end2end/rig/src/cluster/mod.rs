@@ -16,7 +16,7 @@ pub use image::Image;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -43,7 +43,7 @@ pub enum Part {
 
 pub struct Cluster {
     // In the order in which they end.
-    parts: Vec<(&'static str, Daemon)>,
+    parts: Mutex<Vec<(&'static str, Daemon)>>,
     doors: Mutex<Vec<Server>>,
     net: Net,
     den: Den,
@@ -85,7 +85,7 @@ impl Cluster {
             kubelet: free_port(),
         };
         let mut cluster =
-            Self { parts: Vec::new(), doors: Mutex::default(), net, den, folder, _guard: guard, program, ports };
+            Self { parts: Mutex::default(), doors: Mutex::default(), net, den, folder, _guard: guard, program, ports };
         cluster.write_files().await?;
         for part in ["etcd", "containerd", "kube-apiserver"] {
             cluster.launch(part).await?;
@@ -125,7 +125,7 @@ impl Cluster {
     /// Lets Pods reach a server of this machine's loopback at the host address, under the same port.
     pub async fn let_in(&self, port: u16) -> Result<()> {
         let door = self.net.let_in(port).await?;
-        self.doors.lock().unwrap_or_else(|e| e.into_inner()).push(door);
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
         Ok(())
     }
 
@@ -189,12 +189,13 @@ impl Cluster {
         Ok(())
     }
 
-    pub async fn stop(&mut self, part: Part) {
+    /// Killed, as a machine's failure would.
+    pub async fn stop(&self, part: Part) {
         let name = part.name();
-        self.parts.retain(|(known, _)| *known != name);
+        self.parts().retain(|(known, _)| *known != name);
     }
 
-    pub async fn start_again(&mut self, part: Part) -> Result<()> {
+    pub async fn start_again(&self, part: Part) -> Result<()> {
         self.launch(part.name()).await
     }
 
@@ -210,6 +211,10 @@ impl Cluster {
         // Numbers go round: who started first is asked, not who has the lowest.
         inside.sort_by_key(|pid| started(*pid).unwrap_or(u64::MAX));
         inside.first().copied().context("the container has no process")
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<(&'static str, Daemon)>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -235,10 +240,10 @@ impl Cluster {
             let lines: Vec<&str> = text.lines().collect();
             format!("== {name}\n{}\n", lines[lines.len().saturating_sub(8)..].join("\n"))
         };
-        self.parts.iter().map(|(name, _)| end(name)).collect()
+        self.parts().iter().map(|(name, _)| end(name)).collect()
     }
 
-    async fn launch(&mut self, part: &'static str) -> Result<()> {
+    async fn launch(&self, part: &'static str) -> Result<()> {
         let mut command = match part {
             "containerd" => Command::new("containerd"),
             _ => {
@@ -251,7 +256,7 @@ impl Cluster {
         let log = self.at(&format!("{part}.log"));
         let daemon = Daemon::start(self.den.inside(command), Signal::KILL, &log).await?;
         // What was started last ends first.
-        self.parts.insert(0, (part, daemon));
+        self.parts().insert(0, (part, daemon));
         Ok(())
     }
 

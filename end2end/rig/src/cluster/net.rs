@@ -28,8 +28,12 @@ impl Net {
         let net =
             Self { bridge: format!("{PREFIX}{pid}-{}", NEXT.fetch_add(1, Ordering::Relaxed)), subnet: free_subnet()? };
         let address = format!("{}/24", net.host());
+        let [_, b, c] = net.subnet;
+        // A bridge without an address of its own takes that of one of its ports, and another one when ports come and go:
+        // who had learnt it is not heard any more.
+        let own = format!("02:00:c6:{b:02x}:{c:02x}:01");
         for arguments in [
-            &["link", "add", &net.bridge, "type", "bridge"][..],
+            &["link", "add", &net.bridge, "address", &own, "type", "bridge"][..],
             &["address", "add", &address, "dev", &net.bridge],
             &["link", "set", &net.bridge, "up"],
         ] {

@@ -107,7 +107,7 @@ impl Runner for KubernetesRunner {
     }
 
     async fn connect(&self, build: &BuildId, attempt: u32) -> Result<Box<dyn RelayIo>, RunnerError> {
-        let pod = self.pod(build, attempt).await?.ok_or(RunnerError::Gone)?;
+        let pod = self.pod(build, attempt).await.map_err(passing)?.ok_or(RunnerError::Gone)?;
         if situation::is_over(&pod) {
             return Err(RunnerError::Gone);
         }
@@ -115,7 +115,8 @@ impl Runner for KubernetesRunner {
             return Err(RunnerError::Unreachable("the Pod does not run yet".to_owned()));
         }
         let name = manifest::name(build.as_str(), attempt);
-        let mut forward = self.pods.portforward(&name, &[manifest::RELAY_PORT]).await.map_err(problem)?;
+        let mut forward =
+            self.pods.portforward(&name, &[manifest::RELAY_PORT]).await.map_err(problem).map_err(passing)?;
         let stream = forward.take_stream(manifest::RELAY_PORT);
         Ok(Box::new(stream.ok_or_else(|| RunnerError::Unreachable("the API server forwards no port".to_owned()))?))
     }
@@ -203,6 +204,14 @@ fn is(error: &kube::Error, code: u16) -> bool {
 
 fn missing(error: kube::Error) -> Result<(), RunnerError> {
     if is(&error, 404) { Ok(()) } else { Err(problem(error)) }
+}
+
+/// Of a build that runs: a login that has run out, or rights that were taken, are put right while it goes on.
+fn passing(error: RunnerError) -> RunnerError {
+    match error {
+        RunnerError::Refused { code, detail } => RunnerError::Unreachable(format!("{code}: {detail}")),
+        error => error,
+    }
 }
 
 /// A person's business, or one of a moment.
