@@ -84,7 +84,7 @@ impl Cluster {
             scheduler: free_port(),
             kubelet: free_port(),
         };
-        let mut cluster =
+        let cluster =
             Self { parts: Mutex::default(), doors: Mutex::default(), net, den, folder, _guard: guard, program, ports };
         cluster.write_files().await?;
         for part in ["etcd", "containerd", "kube-apiserver"] {
