@@ -43,21 +43,7 @@ impl Demo {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         let folder = folder.canonicalize()?;
         let lock = lock(&folder)?;
-        let kept = kept(&folder.join("demo.json"), first_port).await?;
-        let registry = Registry::start(RegistryOptions {
-            login: None,
-            port: Some(kept.registry_port),
-            storage: Some(folder.join("registry")),
-        })
-        .await?;
-        registry.push_base_images().await?;
-        let git = GitServer::start(GitOptions {
-            token: Some(kept.git_token.clone()),
-            port: Some(kept.git_port),
-            root: Some(folder.join("git")),
-            ..GitOptions::default()
-        })
-        .await?;
+        let (kept, registry, git) = servers(&folder, first_port).await?;
         let hello_url = fill(&git).await?;
         let cluster = match agent {
             Some(agent) => Some(Furnished::start(agent, &[kept.registry_port, kept.git_port]).await?),
@@ -91,6 +77,39 @@ impl Demo {
         }
         addresses
     }
+}
+
+/// Between a look at a port and its being taken somebody else may have it: then the next one is looked for.
+async fn servers(folder: &Path, first_port: u16) -> Result<(Kept, Registry, GitServer)> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        let kept = kept(&folder.join("demo.json"), first_port).await?;
+        tries += 1;
+        match serve_both(folder, &kept).await {
+            Ok((registry, git)) => return Ok((kept, registry, git)),
+            Err(error) if tries == TRIES => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn serve_both(folder: &Path, kept: &Kept) -> Result<(Registry, GitServer)> {
+    let git = GitServer::start(GitOptions {
+        token: Some(kept.git_token.clone()),
+        port: Some(kept.git_port),
+        root: Some(folder.join("git")),
+        ..GitOptions::default()
+    })
+    .await?;
+    let registry = Registry::start(RegistryOptions {
+        login: None,
+        port: Some(kept.registry_port),
+        storage: Some(folder.join("registry")),
+    })
+    .await?;
+    registry.push_base_images().await?;
+    Ok((registry, git))
 }
 
 /// One demo a folder: a second one would move the first one's addresses away under it.
