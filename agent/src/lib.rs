@@ -8,6 +8,7 @@ pub mod buildctl;
 pub mod cgroup;
 pub mod checkout;
 pub mod daemon;
+mod first;
 pub mod pod;
 pub mod preflight;
 pub mod process;

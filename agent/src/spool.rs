@@ -4,6 +4,7 @@
 //! one process at a time (in a Pod the checkout first, then the build), read by any number of readers while it grows.
 //! Nothing is synced to disk: when the machine dies, the build dies with it.
 
+use crate::first::first;
 use kiops_events::chain::Chain;
 use kiops_events::event::{AgentEnd, EventKind, Phase};
 use kiops_events::wire::{self, Frame, SPOOL_HEADER_BYTES, SPOOL_MAGIC};
@@ -11,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How much a reader takes from the file at once.
@@ -103,19 +104,11 @@ pub fn make(path: &Path) -> io::Result<Clock> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Err(_) => {}
     }
-    let mut own = [0; 8];
-    getrandom::fill(&mut own).map_err(io::Error::other)?;
-    let new = path.with_extension(hex::encode(own));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let mut header = [0; SPOOL_HEADER_BYTES];
     header[..8].copy_from_slice(SPOOL_MAGIC);
     header[8..].copy_from_slice(&boottime_ms().to_le_bytes());
-    let made = file.write_all_at(&header, 0).and_then(|()| std::fs::hard_link(&new, path));
-    std::fs::remove_file(&new)?;
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => read_header(&File::open(path)?),
-    }
+    first(path, |file| file.write_all_at(&header, 0))?;
+    read_header(&File::open(path)?)
 }
 
 impl Writer {

@@ -71,7 +71,7 @@ pub struct CacheSpec {
     pub mount_namespace: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BuildkitSpec {
     pub buildkitd: PathBuf,
     pub buildctl: PathBuf,
@@ -109,7 +109,7 @@ pub struct CgroupSpec {
     pub memory_bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FilesSpec {
     /// Where the commit is checked out.
     pub workspace: PathBuf,

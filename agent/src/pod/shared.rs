@@ -3,13 +3,13 @@
 //! Who works holds a lock for as long as it lives, and the kernel drops it whatever it dies of. A lock's file appears
 //! locked, so one that is free is a dead man's.
 
+use crate::first::first;
 use crate::preflight::Plan;
 use anyhow::Context;
 use kiops_events::spec::AgentSpec;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 pub struct Shared(PathBuf);
@@ -43,19 +43,7 @@ impl Shared {
 
     /// The role, for as long as this process lives; none where somebody has had it.
     pub fn take(&self, role: Role) -> io::Result<Option<File>> {
-        // Process ids say nothing here: every container has a process 1.
-        let mut own = [0; 8];
-        getrandom::fill(&mut own).map_err(io::Error::other)?;
-        let new = self.0.join(format!("{}.{}", role.lock(), hex::encode(own)));
-        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let first = std::fs::hard_link(&new, self.0.join(role.lock()));
-        std::fs::remove_file(&new)?;
-        match first {
-            Ok(()) => Ok(Some(lock)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(error),
-        }
+        first(&self.0.join(role.lock()), |lock| Ok(flock(lock, FlockOperation::NonBlockingLockExclusive)?))
     }
 
     pub fn life(&self, role: Role) -> Life {

@@ -8,7 +8,6 @@ use kiops_events::BuildView;
 use kiops_events::spec::*;
 use kiops_events::wire::VERSION;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Whose image it is, in the image's own config.
@@ -68,7 +67,6 @@ pub fn start_spec(
     hold: Duration,
 ) -> StartSpec {
     let snapshot = &row.snapshot;
-    let nowhere = PathBuf::new;
     let size = snapshot.resolved_profile.default_size().unwrap_or(ProfileSize::MEDIUM);
     let cgroup = CgroupSpec {
         parent: format!("kiops/{}", row.service_id),
@@ -107,30 +105,14 @@ pub fn start_spec(
             mount_namespace: format!("{}-{}", row.service_id, snapshot.cache_generation),
         },
         // The runner alone knows its paths, and what its agents may reach.
-        buildkit: BuildkitSpec {
-            buildkitd: nowhere(),
-            buildctl: nowhere(),
-            run_dir: nowhere(),
-            state_dir: nowhere(),
-            no_process_sandbox: false,
-            dockerhub_mirrors: Vec::new(),
-            insecure_registries: Vec::new(),
-        },
+        buildkit: Default::default(),
         limits: LimitsSpec {
             time_limit_s: snapshot.settings.time_limit_s,
             log_cap_bytes,
             hold_s: u32::try_from(hold.as_secs()).unwrap_or(u32::MAX),
             cgroup: Some(cgroup),
         },
-        files: FilesSpec {
-            workspace: nowhere(),
-            spool: nowhere(),
-            socket: None,
-            key: nowhere(),
-            git_credential: None,
-            docker_config: nowhere(),
-            redact: Vec::new(),
-        },
+        files: Default::default(),
         labels: BTreeMap::from(labels.map(|(name, value)| (name.to_owned(), value))),
     };
     StartSpec {

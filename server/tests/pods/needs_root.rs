@@ -17,6 +17,14 @@ fn counted(log: &str) -> Vec<u32> {
     log.lines().filter_map(|line| line.split_once(" line ")?.1.parse().ok()).collect()
 }
 
+/// A build whose step has said so.
+async fn begun(world: &World, dockerfile: &str) -> BuildId {
+    let service = service_of(world, dockerfile).await;
+    let id = world.start(&service).await;
+    world.until_log(&id, " begun\n").await;
+    id
+}
+
 #[tokio::test]
 async fn a_click_becomes_an_image_and_nothing_is_left() {
     let _turn = together().await;
@@ -53,9 +61,7 @@ async fn a_click_becomes_an_image_and_nothing_is_left() {
 async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
     let _turn = together().await;
     let world = world().await;
-    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
-    let id = world.start(&service).await;
-    world.until_log(&id, " begun\n").await;
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let since = Instant::now();
     world.builds.cancel(&world.caller, &id).await.unwrap();
     let row = world.over(&id).await;
@@ -115,9 +121,7 @@ async fn parts_of_the_cluster_come_back_in_mid_build_and_nothing_is_lost() {
 async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
     let _turn = together().await;
     let world = world().await;
-    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
-    let id = world.start(&service).await;
-    world.until_log(&id, " begun\n").await;
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
     let name = pod_name(&world.row(&id).await);
     let cluster = &pods().await.cluster;
     cluster.kubectl(&["-n", NAMESPACE, "delete", "pod", &name, "--wait=false"]).await.unwrap();
@@ -132,9 +136,7 @@ async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
 async fn a_killed_agent_has_its_log_and_a_second_attempt() {
     let _turn = together().await;
     let world = world().await;
-    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
-    let id = world.start(&service).await;
-    world.until_log(&id, " begun\n").await;
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
     let name = pod_name(&world.row(&id).await);
     let process = pods().await.cluster.first_process(NAMESPACE, &name, "build").await.unwrap();
     kill(process as i32, rustix::process::Signal::KILL);

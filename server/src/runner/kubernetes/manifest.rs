@@ -68,7 +68,7 @@ pub fn settle(config: &KubernetesConfig, start: &mut StartSpec) {
     spec.limits.cgroup = None;
     spec.image.platform = config.platform.clone();
     spec.files = FilesSpec {
-        workspace: "/kiops/work/src".into(),
+        workspace: "/kiops/checkout/workspace".into(),
         spool: "/kiops/spool/spool".into(),
         socket: None,
         key: "/kiops/key/key".into(),
@@ -165,7 +165,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
     });
     let mut checkout_mounts = vec![
         read_only("spec", "/kiops/spec"),
-        mount("work", "/kiops/work"),
+        mount("work", "/kiops/checkout"),
         mount("spool", "/kiops/spool"),
         mount("tmp", "/tmp"),
     ];
@@ -245,7 +245,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
                     },
                     "volumeMounts": [
                         read_only("spec", "/kiops/spec"), read_only("docker", "/kiops/docker"), read_only("bin", "/kiops/bin"),
-                        mount("work", "/kiops/work"), mount("spool", "/kiops/spool"), mount("run", "/kiops/run"),
+                        mount("work", "/kiops/checkout"), mount("spool", "/kiops/spool"), mount("run", "/kiops/run"),
                         mount("state", state_folder(config.isolation)),
                     ],
                 },

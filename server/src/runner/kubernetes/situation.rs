@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 const BUILD: &str = "build";
 const RELAY: &str = "relay";
 
-/// `age_ms`: since when the Pod is there.
+/// How long something lasts is counted from the Pod's own times.
 pub fn situation(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situation> {
     let status = pod.status.as_ref()?;
     ended(pod, status).or_else(|| died(status)).or_else(|| waiting(pod, status, now_ms, patience))

@@ -32,7 +32,6 @@ fn config() -> KubernetesConfig {
 }
 
 fn start() -> StartSpec {
-    let nowhere = std::path::PathBuf::new;
     StartSpec {
         spec: AgentSpec {
             version: 1,
@@ -48,25 +47,9 @@ fn start() -> StartSpec {
             dockerfile: DockerfileSpec::Auto,
             image: ImageSpec { references: vec!["r/x:1".into()], plain_http: false, platform: None },
             cache: CacheSpec { reference: None, no_cache: false, mount_namespace: "n".into() },
-            buildkit: BuildkitSpec {
-                buildkitd: nowhere(),
-                buildctl: nowhere(),
-                run_dir: nowhere(),
-                state_dir: nowhere(),
-                no_process_sandbox: false,
-                dockerhub_mirrors: vec![],
-                insecure_registries: vec![],
-            },
+            buildkit: Default::default(),
             limits: LimitsSpec { time_limit_s: 3600, log_cap_bytes: 1 << 28, hold_s: 600, cgroup: None },
-            files: FilesSpec {
-                workspace: nowhere(),
-                spool: nowhere(),
-                socket: None,
-                key: nowhere(),
-                git_credential: None,
-                docker_config: nowhere(),
-                redact: vec![],
-            },
+            files: Default::default(),
             labels: Default::default(),
         },
         service: ServiceId::from_random([5; ID_LETTERS]),

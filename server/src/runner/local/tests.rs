@@ -84,7 +84,6 @@ fn build() -> BuildId {
 }
 
 fn start(attempt: u32) -> StartSpec {
-    let nowhere = PathBuf::new;
     StartSpec {
         spec: AgentSpec {
             version: 1,
@@ -100,25 +99,9 @@ fn start(attempt: u32) -> StartSpec {
             dockerfile: DockerfileSpec::Auto,
             image: ImageSpec { references: vec!["r/x:1".into()], plain_http: true, platform: None },
             cache: CacheSpec { reference: None, no_cache: false, mount_namespace: "n".into() },
-            buildkit: BuildkitSpec {
-                buildkitd: nowhere(),
-                buildctl: nowhere(),
-                run_dir: nowhere(),
-                state_dir: nowhere(),
-                no_process_sandbox: false,
-                dockerhub_mirrors: vec![],
-                insecure_registries: vec![],
-            },
+            buildkit: Default::default(),
             limits: LimitsSpec { time_limit_s: 60, log_cap_bytes: 1, hold_s: 1, cgroup: None },
-            files: FilesSpec {
-                workspace: nowhere(),
-                spool: nowhere(),
-                socket: None,
-                key: nowhere(),
-                git_credential: None,
-                docker_config: nowhere(),
-                redact: vec![],
-            },
+            files: Default::default(),
             labels: Default::default(),
         },
         service: kiops_app::model::ServiceId::from_random([4; ID_LETTERS]),
