@@ -1,6 +1,6 @@
 # The commands of this repository; each sets up what it needs by itself. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test quick soak bench screens rig rig-down setup build fmt lint
+.PHONY: help run test quick soak bench screens image rig rig-down setup build fmt lint
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -22,6 +22,9 @@ bench: ## measures speed and memory; writes target/bench/report.json
 
 screens: ## makes the pictures in docs/screens anew
 	@scripts/screens.sh
+
+image: ## the product's image, pushed to IMAGE=registry.example/kiops:1
+	@scripts/image.sh
 
 rig: ## a Kubernetes of one node to try things on; `make run RUNNER=kubernetes` has one of its own
 	@scripts/rig.sh up

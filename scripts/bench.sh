@@ -3,7 +3,8 @@
 export RELEASE=1
 . "$(dirname "$0")/lib.sh"
 
-"$repo/scripts/setup.sh" test
+purpose=test
+"$repo/scripts/setup.sh" "$purpose"
 "$repo/scripts/setup/packages.sh" bench
 cd "$repo"
 own_tmp

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks of the scripts themselves and of rules that no compiler keeps: `ok NAME` or `not ok NAME`.
 . "$(dirname "$0")/lib.sh"
+purpose=test
 cd "$repo"
 scratch
 # What is under test: this run's own copy, or what was built last.
@@ -168,6 +169,18 @@ functions_are_known_by_name() {
   '
 }
 
+# In a Pod the agent runs in BuildKit's image, whose libraries are another distribution's.
+pod_agent_needs_no_library() {
+  [ -n "${KIOPS_POD_AGENT:-}" ] && ! LC_ALL=C readelf --program-headers "$KIOPS_POD_AGENT" | grep -q INTERP &&
+    "$KIOPS_POD_AGENT" --version >/dev/null
+}
+
+# The manifests name the version of BuildKit that everything is tested with, and one image of our own.
+manifests_agree() {
+  grep -q "moby/buildkit:v$BUILDKIT_VERSION-rootless" server/src/config/kubernetes.rs &&
+    [ "$(grep -ho 'registry.example/kiops:[^ ,"]*' deploy/kubernetes/*.yaml README.md | sort -u | wc -l)" = 1 ]
+}
+
 # Whatever goes wrong, the tests' last line is the sum.
 last_line_is_the_sum() {
   local said
@@ -190,5 +203,7 @@ check "installed services stay off" services_stay_off_for_a_moment
 check "what killed runs leave is cleared" what_killed_runs_leave_is_cleared
 check "clones do not share crates" clones_do_not_share_crates
 check "functions are known by name" functions_are_known_by_name
+! wants_pods || check "the agent of Pods needs no library" pod_agent_needs_no_library
+check "manifests agree" manifests_agree
 check "the last line is the sum" last_line_is_the_sum
 [ "$failures" = 0 ]

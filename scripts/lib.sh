@@ -32,6 +32,9 @@ go_bin=$cache/tools/go-$GO_VERSION/bin
 PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$node_bin:$PATH:/usr/sbin:/sbin
 export PATH
 wasm_target=wasm32-unknown-unknown
+# Of the agent in a Pod, linked statically.
+pod_target=$(uname -m)-unknown-linux-musl
+pod_agent=$CARGO_TARGET_DIR/$pod_target/${programs##*/}/kiops-agent
 
 # say TEXT…: one line of progress with the time since the start.
 say() {
@@ -45,8 +48,10 @@ stop() {
   exit 1
 }
 
-# Whether $purpose needs a cluster of one node. Tests have one where they can: a node needs root.
-wants_cluster() { [ "$purpose" = cluster ] || { [ "$purpose" = test ] && [ "$(id -u)" = 0 ]; }; }
+# Whether $purpose needs a cluster of one node, or only what runs in its Pods. Tests have one where they can: a node needs root.
+wants_cluster() { [ "${purpose:-}" = cluster ] || { [ "${purpose:-}" = test ] && [ "$(id -u)" = 0 ]; }; }
+
+wants_pods() { [ "${purpose:-}" = image ] || wants_cluster; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -99,7 +104,7 @@ download() {
     --speed-limit 10000 --speed-time 10 --output "$2" "$1" 2>/dev/null
 }
 
-# build_parts: builds what has changed, and gives this run programs and a page of its own until it ends: clones share
+# build_parts: builds what has changed (for $purpose, where that is set), and gives this run programs and a page of its own until it ends: clones share
 # the target folder, and the next build of any of them replaces what lies there.
 build_parts() {
   local runs=$CARGO_TARGET_DIR/runs left owner
@@ -111,7 +116,7 @@ build_parts() {
   done
   parts=$(mktemp -d "$runs/$$.XXXXXX")
   at_exit remove_parts "$parts"
-  "$repo/scripts/build.sh" "$parts"
+  PODS=$(wants_pods && echo 1) "$repo/scripts/build.sh" "$parts"
   export_parts
 }
 
@@ -159,7 +164,8 @@ clear_tmp() {
 export_parts() {
   export KIOPS_BUILDKITD=$buildkit_bin/buildkitd KIOPS_BUILDCTL=$buildkit_bin/buildctl
   export KIOPS_SERVER=$parts/kiops KIOPS_AGENT=$parts/kiops-agent KIOPS_RIG=$parts/kiops-rig
-  export LEPTOS_SITE_ROOT=$parts/site
+  [ ! -e "$parts/pod" ] || export KIOPS_POD_AGENT=$parts/pod/kiops-agent
+  export LEPTOS_SITE_ROOT=$parts/site KIOPS_PARTS=$parts
 }
 
 # at_least WANTED VERSION: compares dotted version numbers.

@@ -14,12 +14,12 @@ case ${1:-} in
       say "it runs already"
     else
       "$repo/scripts/setup.sh" cluster
-      "$repo/scripts/build.sh"
+      PODS=1 "$repo/scripts/build.sh"
       mkdir -p "$state"
       rm -f "$state/input" "$state/addresses"
       # Open at both ends: nobody closes it, so the cluster stays.
       mkfifo "$state/input"
-      setsid "$programs/kiops-rig" cluster --agent "$programs/kiops-agent" <>"$state/input" >"$state/addresses" 2>"$state/log" &
+      setsid "$programs/kiops-rig" cluster --agent "$pod_agent" <>"$state/input" >"$state/addresses" 2>"$state/log" &
       echo $! >"$state/pid"
       say "starting Kubernetes"
       until [ -s "$state/addresses" ]; do

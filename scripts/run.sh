@@ -5,13 +5,14 @@
 
 demo=()
 case ${RUNNER:-local} in
-  local) "$repo/scripts/setup.sh" run ;;
+  local) purpose=run ;;
   kubernetes)
     [ "$(id -u)" = 0 ] || stop "RUNNER=kubernetes starts a cluster's node here, which needs root. To use a cluster that is there, see README."
-    "$repo/scripts/setup.sh" cluster
+    purpose=cluster
     ;;
   *) stop "RUNNER should be local or kubernetes." ;;
 esac
+"$repo/scripts/setup.sh" "$purpose"
 cd "$repo"
 build_parts
 export KIOPS_DATA=${KIOPS_DATA:-./data}
@@ -25,7 +26,7 @@ free_port() {
 }
 
 if [ "${RUNNER:-local}" = kubernetes ]; then
-  demo=(--cluster-agent "$KIOPS_AGENT")
+  demo=(--cluster-agent "$KIOPS_POD_AGENT")
   say "starting the demo's registry, Git server and Kubernetes"
 else
   say "starting the demo's registry and Git server"

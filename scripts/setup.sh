@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh run|cluster|test|quick: everything that the command of that name needs. Done parts are skipped.
+# setup.sh run|image|cluster|test|quick: everything that the command of that name needs. Done parts are skipped.
 . "$(dirname "$0")/lib.sh"
 
 purpose=${1:-test}
@@ -15,6 +15,7 @@ step node
 step npm .
 [ "$purpose" != test ] || step npm end2end
 step buildkit
+! wants_pods || step musl-target
 if wants_cluster; then
   step kubernetes
   step images

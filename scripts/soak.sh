@@ -3,7 +3,8 @@
 # repeats a run. KIOPS_SOAK_KILLS=10 is a short one, whose report stays in the terminal.
 . "$(dirname "$0")/lib.sh"
 
-"$repo/scripts/setup.sh" test
+purpose=test
+"$repo/scripts/setup.sh" "$purpose"
 cd "$repo"
 own_tmp
 build_parts

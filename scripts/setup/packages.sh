@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh run|cluster|test|quick|bench|screens: the distribution's packages. As root they are installed; an ordinary
+# packages.sh run|image|cluster|test|quick|bench|screens: the distribution's packages. As root they are installed; an ordinary
 # user is told the line to give to root.
 . "$(dirname "$0")/../lib.sh"
 

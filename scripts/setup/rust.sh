@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# rust.sh run|test|quick: cargo and rustc, and what the tests lint and format with. Normally they are there already; where
+# rust.sh run|image|cluster|test|quick: cargo and rustc, and what the tests lint and format with. Normally they are there already; where
 # not: rustup, where it is there or can be fetched, else what the distribution gives.
 . "$(dirname "$0")/../lib.sh"
 
@@ -14,7 +14,7 @@ new_enough() {
 }
 lints() {
   local bin
-  [ "$purpose" != run ] || return 0
+  case $purpose in run | image | cluster) return 0 ;; esac
   bin=$(rustc --print sysroot)/bin
   [ -x "$bin/cargo-clippy" ] && [ -x "$bin/rustfmt" ]
 }

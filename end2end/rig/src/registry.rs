@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::base_image::{MANIFEST_TYPE, base_image, digest};
+use crate::cluster::Image;
 use crate::home::{free_port, scratch_folder};
 use crate::process::Daemon;
 
@@ -110,9 +111,22 @@ impl Registry {
     pub async fn push_base_image(&self, repository: &str, tag: &str) -> Result<()> {
         let image = base_image()?;
         self.push_blob(repository, &image.layer).await?;
-        self.push_blob(repository, &image.config).await?;
+        self.push_documents(repository, tag, &image.config, image.manifest.clone()).await
+    }
+
+    /// An image of a cluster's node.
+    pub async fn push(&self, repository: &str, tag: &str, image: &Image) -> Result<()> {
+        for blob in image.blobs() {
+            self.push_blob(repository, &blob?).await?;
+        }
+        let (config, manifest) = image.documents()?;
+        self.push_documents(repository, tag, &config, manifest).await
+    }
+
+    async fn push_documents(&self, repository: &str, tag: &str, config: &[u8], manifest: Vec<u8>) -> Result<()> {
+        self.push_blob(repository, config).await?;
         let put = self.request(Method::PUT, &format!("{repository}/manifests/{tag}"));
-        succeed(put.header(CONTENT_TYPE, MANIFEST_TYPE).body(image.manifest.clone())).await?;
+        succeed(put.header(CONTENT_TYPE, MANIFEST_TYPE).body(manifest)).await?;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
 
+mod install;
+
 use crate::builds_rig::*;
 use crate::rig::*;
 use kiops_app::backend::Builds as _;

@@ -20,7 +20,7 @@ pub struct Furnished {
 }
 
 impl Furnished {
-    /// `agent`: the program that goes into the product's image. `ports`: of this machine's loopback, for Pods.
+    /// `agent`: the program that goes into the product's image, linked statically. `ports`: of this machine's loopback, for Pods.
     pub async fn start(agent: &Path, ports: &[u16]) -> Result<Self> {
         let (builder_image, own_image) = ("rig.invalid/builder:1", "rig.invalid/kiops:1");
         let cluster = Cluster::start().await?;
@@ -35,6 +35,9 @@ impl Furnished {
             .kubectl(&["apply", "-f", &file.display().to_string()])
             .await
             .context("deploy/kubernetes/builds.yaml")?;
+        // What there is at once is counted before anything may be made.
+        let counted = "--for=jsonpath={.status.hard.pods}";
+        cluster.kubectl(&["-n", NAMESPACE, "wait", counted, "--timeout=60s", "resourcequota/kiops-builds"]).await?;
         let token = cluster.kubectl(&["-n", NAMESPACE, "create", "token", "kiops", "--duration=24h"]).await?;
         let kubeconfig = cluster.kubeconfig_for(&token, "server.kubeconfig")?;
         Ok(Self { cluster, kubeconfig, builder_image, own_image })

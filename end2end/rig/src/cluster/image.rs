@@ -64,7 +64,7 @@ impl Image {
         Ok(Self { name: name.to_owned(), layers: vec![debian()?, files.layer()?], config })
     }
 
-    /// Debian with programs at their paths.
+    /// Debian with programs at their paths, or with none.
     pub fn of_programs(name: &str, programs: &[(&str, &Path)]) -> Result<Self> {
         let mut files = Files::new();
         for (path, program) in programs {
@@ -78,8 +78,8 @@ impl Image {
         &self.name
     }
 
-    /// As an OCI layout in one file.
-    pub(super) fn write_archive(&self, path: &Path) -> Result<()> {
+    /// Its configuration and its manifest.
+    pub(crate) fn documents(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -103,6 +103,20 @@ impl Image {
             "config": described("application/vnd.oci.image.config.v1+json", &config),
             "layers": layers,
         }))?;
+        Ok((config, manifest))
+    }
+
+    /// Each layer's content.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        self.layers.iter().map(|layer| match &layer.content {
+            Content::Bytes(bytes) => Ok(bytes.clone()),
+            Content::File(file) => fs::read(file).with_context(|| format!("{}", file.display())),
+        })
+    }
+
+    /// As an OCI layout in one file.
+    pub(super) fn write_archive(&self, path: &Path) -> Result<()> {
+        let (config, manifest) = self.documents()?;
         let mut entry = described("application/vnd.oci.image.manifest.v1+json", &manifest);
         entry["annotations"] = json!({ "io.containerd.image.name": self.name });
         let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [entry] }))?;

@@ -86,6 +86,7 @@ impl Cluster {
         };
         let cluster =
             Self { parts: Mutex::default(), doors: Mutex::default(), net, den, folder, _guard: guard, program, ports };
+        cluster.keep(cluster.net.let_in_to_api(cluster.ports.api).await?);
         cluster.write_files().await?;
         for part in ["etcd", "containerd", "kube-apiserver"] {
             cluster.launch(part).await?;
@@ -124,16 +125,30 @@ impl Cluster {
 
     /// Lets Pods reach a server of this machine's loopback at the host address, under the same port.
     pub async fn let_in(&self, port: u16) -> Result<()> {
-        let door = self.net.let_in(port).await?;
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
+        self.keep(self.net.let_in(port).await?);
         Ok(())
+    }
+
+    fn keep(&self, door: Server) {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
     }
 
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
-        command.arg("kubectl").arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
-        command.env("KUBECACHEDIR", self.at("kubectl"));
+        self.ask(&mut command).args(arguments);
         output(command).await
+    }
+
+    /// For one that stays.
+    pub fn kubectl_command(&self) -> tokio::process::Command {
+        let mut command = Command::new(&self.program);
+        self.ask(&mut command);
+        command.into()
+    }
+
+    fn ask<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.arg("kubectl").arg("--kubeconfig").arg(self.kubeconfig());
+        command.env("KUBECACHEDIR", self.at("kubectl"))
     }
 
     pub async fn apply(&self, manifest: &Value) -> Result<String> {
@@ -142,7 +157,7 @@ impl Cluster {
         self.kubectl(&["apply", "-f", &file.display().to_string()]).await
     }
 
-    /// Storage of a class, in pieces of 1 GiB that belong to the user of build Pods. Nothing provisions more.
+    /// Storage of a class, in pieces that say to have 20 GiB and belong to the user of build Pods. Nothing provisions more.
     pub async fn storage(&self, class: &str, pieces: usize) -> Result<()> {
         let storage_class = json!({
             "apiVersion": "storage.k8s.io/v1",
@@ -161,7 +176,7 @@ impl Cluster {
                 "kind": "PersistentVolume",
                 "metadata": { "name": format!("{class}-{piece}") },
                 "spec": {
-                    "capacity": { "storage": "1Gi" },
+                    "capacity": { "storage": "20Gi" },
                     "accessModes": ["ReadWriteOnce"],
                     "persistentVolumeReclaimPolicy": "Retain",
                     "storageClassName": class,
@@ -288,7 +303,7 @@ impl Cluster {
                 ("service-account-issuer", "https://rig.invalid".to_owned()),
                 ("service-account-key-file", at("accounts.key")),
                 ("service-account-signing-key-file", at("accounts.key")),
-                ("service-cluster-ip-range", "198.19.255.0/24".to_owned()),
+                ("service-cluster-ip-range", self.net.services()),
                 ("endpoint-reconciler-type", "none".to_owned()),
                 ("kubelet-preferred-address-types", "Hostname".to_owned()),
             ],

@@ -13,6 +13,8 @@ use crate::home::{Server, at_home, keep_running};
 use crate::process::output;
 
 const PREFIX: &str = "kk";
+/// Addresses from here on are Services'. The network's own number comes before it and is no address.
+const FIRST_SERVICE: u8 = 193;
 
 pub(super) struct Net {
     bridge: String,
@@ -52,19 +54,26 @@ impl Net {
 
     /// Lets Pods reach a server of this machine's loopback, under the same port.
     pub async fn let_in(&self, port: u16) -> Result<Server> {
-        let host = self.host();
-        let listener = at_home(async move { Ok(TcpListener::bind((host, port)).await?) }).await?;
-        Ok(keep_running(async move {
-            while let Ok((mut from, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    if let Ok(mut to) = TcpStream::connect(("127.0.0.1", port)).await {
-                        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
-                    }
-                });
-            }
-        }))
+        forward((self.host(), port), port).await
     }
 
+    /// The range of Services, of which only the API server's is there: a door at the first address, as Pods are told.
+    pub fn services(&self) -> String {
+        format!("{}/26", self.api_address())
+    }
+
+    fn api_address(&self) -> String {
+        let [a, b, c] = self.subnet;
+        format!("{a}.{b}.{c}.{}", FIRST_SERVICE)
+    }
+
+    /// Lets Pods reach the API server where every Pod expects it.
+    pub async fn let_in_to_api(&self, port: u16) -> Result<Server> {
+        let mut command = Command::new("ip");
+        command.args(["address", "add", &format!("{}/32", self.api_address()), "dev", &self.bridge]);
+        output(command).await.context("the API server's address")?;
+        forward((self.api_address(), 443), port).await
+    }
     pub fn bridge(&self) -> &str {
         &self.bridge
     }
@@ -83,7 +92,10 @@ impl Net {
                     "ipam": {
                         "type": "host-local",
                         "dataDir": addresses,
-                        "ranges": [[{ "subnet": format!("{a}.{b}.{c}.0/24") }]],
+                        "ranges": [[{
+                            "subnet": format!("{a}.{b}.{c}.0/24"),
+                            "rangeEnd": format!("{a}.{b}.{c}.{}", FIRST_SERVICE - 2),
+                        }]],
                         "routes": [{ "dst": "0.0.0.0/0" }],
                     },
                 },
@@ -96,6 +108,20 @@ impl Drop for Net {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).output();
     }
+}
+
+/// A door at `address`, to a server of this machine's loopback.
+async fn forward(address: (String, u16), port: u16) -> Result<Server> {
+    let listener = at_home(async move { Ok(TcpListener::bind(address).await?) }).await?;
+    Ok(keep_running(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(mut to) = TcpStream::connect(("127.0.0.1", port)).await {
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                }
+            });
+        }
+    }))
 }
 
 /// From 198.18.0.0/15, which no real network uses, and none that this machine has a route to.

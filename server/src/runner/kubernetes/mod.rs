@@ -220,6 +220,8 @@ fn problem(error: kube::Error) -> RunnerError {
     let refused = |code| RunnerError::Refused { code, detail: status.message.clone() };
     match status.code {
         401 => refused("cluster_login"),
+        // Of a moment: what there is has not been counted yet.
+        403 if status.message.contains("status unknown for quota") => RunnerError::Unreachable(status.message.clone()),
         403 if status.message.contains("exceeded quota") => refused("cluster_quota"),
         403 if status.message.contains("violates PodSecurity") => refused("cluster_policy"),
         403 => refused("cluster_rights"),
