@@ -33,7 +33,7 @@ PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$node_bin:$PATH:/usr/sbin:/sbin
 export PATH
 wasm_target=wasm32-unknown-unknown
 # Of the agent in a Pod, linked statically.
-pod_target=$(uname -m)-unknown-linux-musl
+pod_target=$HOSTTYPE-unknown-linux-musl
 pod_agent=$CARGO_TARGET_DIR/$pod_target/${programs##*/}/kiops-agent
 
 # say TEXT…: one line of progress with the time since the start.
