@@ -23,6 +23,7 @@ pub mod secrets;
 mod serve;
 pub mod services;
 pub mod store;
+mod sync_points;
 pub mod telemetry;
 
 pub use serve::run;

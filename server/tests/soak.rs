@@ -9,7 +9,7 @@ mod kill_rig;
 
 use hyper::Method;
 use kill_rig::{STEP, Server};
-use kiops_rig::Postgres;
+use kiops_rig::{Furnished, Postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -125,8 +125,7 @@ async fn kill_server(server: &mut Server, id: &str, dice: &mut Dice, report: &mu
 async fn all_released(server: &Server) {
     let since = Instant::now();
     loop {
-        let held = std::fs::read_dir(server.data.path.join("local")).unwrap().flatten().map(|e| e.file_name());
-        let left: Vec<_> = held.filter(|name| name != "lock").collect();
+        let left = server.held().await;
         if left.is_empty() {
             return;
         }
@@ -135,7 +134,8 @@ async fn all_released(server: &Server) {
     }
 }
 
-async fn server_dies_at_random(mut server: Server, wanted: u64, mut dice: Dice, mut report: Report) {
+/// `apart_ms`: what lies between two kills at most.
+async fn server_dies_at_random(mut server: Server, wanted: u64, apart_ms: u64, mut dice: Dice, mut report: Report) {
     server.up(None).await;
     let (mut kills, mut builds) = (0, 0);
     while kills < wanted {
@@ -144,7 +144,7 @@ async fn server_dies_at_random(mut server: Server, wanted: u64, mut dice: Dice, 
         builds += 1;
         // Some builds meet several kills.
         for _ in 0..1 + dice.below(4) {
-            dice.wait(900).await;
+            dice.wait(apart_ms).await;
             kills += kill_server(&mut server, &id, &mut dice, &mut report).await;
         }
         server.assert_whole(&id).await;
@@ -163,7 +163,7 @@ async fn server_dies_at_random(mut server: Server, wanted: u64, mut dice: Dice, 
 #[ignore = "many minutes: make soak"]
 async fn servers_on_sqlite_die_at_random() {
     let report = Report::new("The server is killed at random moments (SQLite)");
-    server_dies_at_random(Server::new().await, kills_wanted(), Dice::new(1), report).await;
+    server_dies_at_random(Server::new().await, kills_wanted(), 900, Dice::new(1), report).await;
 }
 
 #[tokio::test]
@@ -172,7 +172,23 @@ async fn servers_on_postgres_die_at_random() {
     let postgres = Postgres::start().await.unwrap();
     let server = Server::on(Some(postgres.create_database().await.unwrap())).await;
     let report = Report::new("The server is killed at random moments (PostgreSQL)");
-    server_dies_at_random(server, (kills_wanted() / 4).max(3), Dice::new(2), report).await;
+    server_dies_at_random(server, (kills_wanted() / 4).max(3), 900, Dice::new(2), report).await;
+}
+
+/// A cluster's node needs root, and `make soak` leaves this module out for an ordinary user.
+mod needs_root {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "many minutes: make soak"]
+    async fn servers_of_pods_die_at_random() {
+        let ports = builds_rig::hosts().await.ports();
+        let furnished = Furnished::start(&builds_rig::pod_agent(), &ports).await.unwrap();
+        let report = Report::new("The server is killed at random moments while its builds run in Pods");
+        let server = Server::in_pods(Box::leak(Box::new(furnished))).await;
+        // A Pod takes its time: the kills shall meet all of it.
+        server_dies_at_random(server, kills_wanted(), 3_000, Dice::new(4), report).await;
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,12 +5,12 @@
 use super::live::Channel;
 use super::redact::Redactor;
 use super::spec::{self, Secrets};
-use super::sync_points::Point;
 use super::{Inner, finish, read};
 use crate::clock::now_ms;
 use crate::runner::relay::{self, BATCH_BYTES, Conversation, Peer, Received, RelayError};
 use crate::runner::{Grade, RunState, RunnerError, Situation};
 use crate::store::{Append, BuildRow, LogEntry, Progress, StoreError};
+use crate::sync_points::Point;
 use kiops_app::model::BuildStatus;
 use kiops_events::chain::Chain;
 use kiops_events::event::{AgentEnd, AgentResult};

@@ -36,7 +36,7 @@ async fn claim_all(inner: &Arc<Inner>) {
         let claimed = inner.store.claim(&config.owner, config.lease.as_millis() as i64, config.builds_at_once).await;
         match claimed {
             Ok(Some(row)) => {
-                inner.sync.reach(super::sync_points::Point::AfterClaim);
+                inner.sync.reach(crate::sync_points::Point::AfterClaim);
                 tracing::info!(build = %row.id, service = %row.service_id, number = row.number, "a build begins");
                 drive(inner, row);
                 // Whoever waits stands one further.

@@ -33,7 +33,7 @@ async fn adopt(inner: &Arc<Inner>, which: Adopt) -> bool {
     match inner.store.adopt(&config.owner, config.lease.as_millis() as i64, which).await {
         Ok(rows) => {
             if !rows.is_empty() {
-                inner.sync.reach(super::sync_points::Point::DuringRecovery);
+                inner.sync.reach(crate::sync_points::Point::DuringRecovery);
             }
             for row in rows {
                 tracing::info!(build = %row.id, attempt = row.attempt, "a build of an earlier server goes on");

@@ -53,6 +53,11 @@ impl Hosts {
         format!("{what}{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Of the registry and of the Git host.
+    pub fn ports(&self) -> [u16; 2] {
+        [self.registry.address(), self.git.url()].map(|address| port_of(&address))
+    }
+
     /// A repository whose `main` builds this Dockerfile.
     pub async fn repo(&self, dockerfile: &str) -> Repo {
         let repo = self.git.new_repo(&self.name("repo")).await.unwrap();
@@ -70,6 +75,16 @@ pub fn agent_program() -> PathBuf {
     let built = own.ancestors().nth(2).unwrap().join("kiops-agent");
     assert!(built.exists(), "{} is missing: run `cargo build -p kiops-agent`", built.display());
     built
+}
+
+/// The agent as it is shipped: `scripts/build.sh` links it for images of any distribution. Cargo's own will do for who
+/// runs one test by hand.
+pub fn pod_agent() -> PathBuf {
+    std::env::var_os("KIOPS_POD_AGENT").map_or_else(agent_program, PathBuf::from)
+}
+
+pub fn port_of(address: &str) -> u16 {
+    address.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 /// `kiops`: named by the scripts, else what cargo has built for this test.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use kiops_events::chain::Chain;
-use kiops_rig::{buildkit_bins, free_port};
+use kiops_rig::{Furnished, buildkit_bins, free_port};
 use kiops_server::outgoing::https_client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -22,11 +22,22 @@ use std::time::{Duration, Instant};
 /// Long enough for every moment to be met, and not much longer.
 pub const STEP: &str = "FROM alpine:3\nARG ONCE\nCOPY . /\nRUN for i in $(seq 1 50); do echo line $i; sleep 0.02; done; echo done $(cat /n)\n";
 
+const NAMESPACE: &str = "kiwi-builds";
+
+/// Where the server's builds run.
+enum Place {
+    /// On this machine, by an agent that writes down who was started for what.
+    Here {
+        agent: PathBuf,
+    },
+    Pods(&'static Furnished),
+}
+
 /// The program `kiops` on a data folder of its own.
 pub struct Server {
     pub data: Data,
     port: u16,
-    agent: PathBuf,
+    place: Place,
     child: Option<Child>,
     token: String,
     pub hosts: &'static Hosts,
@@ -50,12 +61,29 @@ impl Server {
         );
         std::fs::write(&agent, script).unwrap();
         std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { data, port: free_port(), agent, child: None, token: String::new(), hosts, database }
+        Self::of(Place::Here { agent }, data, hosts, database)
+    }
+
+    /// With its builds in a cluster that can reach the hosts.
+    pub async fn in_pods(furnished: &'static Furnished) -> Self {
+        Self::of(Place::Pods(furnished), Data::new(), hosts().await, None)
+    }
+
+    fn of(place: Place, data: Data, hosts: &'static Hosts, database: Option<String>) -> Self {
+        Self { data, port: free_port(), place, child: None, token: String::new(), hosts, database }
+    }
+
+    /// An address of this machine as its builds see it.
+    fn seen(&self, address: &str) -> String {
+        match &self.place {
+            Place::Here { .. } => address.to_owned(),
+            Place::Pods(furnished) => address.replace("127.0.0.1", &furnished.cluster.host_address()),
+        }
     }
 
     pub async fn start(&mut self, fault: Option<&str>) {
         let bins = buildkit_bins().unwrap();
-        let registry = self.hosts.registry.address();
+        let registry = self.seen(&self.hosts.registry.address());
         let log = std::fs::File::options().create(true).append(true).open(self.data.path.join("server.log")).unwrap();
         let mut command = Command::new(server_program());
         command
@@ -63,9 +91,6 @@ impl Server {
             .env("KIOPS_DATA", &self.data.path)
             .env("KIOPS_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("KIOPS_ADMIN_PASSWORD", "a password for tests")
-            .env("KIOPS_AGENT", &self.agent)
-            .env("KIOPS_BUILDKITD", bins.buildkitd)
-            .env("KIOPS_BUILDCTL", bins.buildctl)
             .env("KIOPS_DOCKERHUB_MIRROR", &registry)
             .env("KIOPS_INSECURE_REGISTRIES", &registry)
             .env("KIOPS_MIN_FREE_BYTES", "0")
@@ -74,6 +99,17 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
+        match &self.place {
+            Place::Here { agent } => command
+                .env("KIOPS_AGENT", agent)
+                .env("KIOPS_BUILDKITD", bins.buildkitd)
+                .env("KIOPS_BUILDCTL", bins.buildctl),
+            Place::Pods(furnished) => command
+                .env("KIOPS_RUNNER", "kubernetes")
+                .env("KIOPS_KUBECONFIG", &furnished.kubeconfig)
+                .env("KIOPS_BUILDER_IMAGE", furnished.builder_image)
+                .env("KIOPS_IMAGE", furnished.own_image),
+        };
         if let Some(url) = &self.database {
             command.env("KIOPS_DATABASE_URL", url);
         }
@@ -158,9 +194,12 @@ impl Server {
         repo.commit("main", &[("Dockerfile", dockerfile.as_bytes()), ("n", name.as_bytes())], "x").await.unwrap();
         let service = json!({
             "name": name,
-            "source": { "kind": "git", "url": repo.url(), "default_branch": "main" },
-            "registry_config": { "kind": "private", "url": self.hosts.registry.address(), "path": "kill",
+            "source": { "kind": "git", "url": self.seen(repo.url()), "default_branch": "main" },
+            "registry_config": { "kind": "private", "url": self.seen(&self.hosts.registry.address()), "path": "kill",
                 "image_name": name, "plain_http": true },
+            // Several Pods at once fit on a node.
+            "settings": { "dockerfile": { "mode": "auto", "path": null }, "profile": "small", "no_cache": false,
+                "time_limit_s": 3600 },
         });
         self.api(Method::POST, "/services", service).await["id"].as_str().unwrap().to_owned()
     }
@@ -182,9 +221,35 @@ impl Server {
         }
     }
 
-    pub fn starts(&self, id: &str) -> usize {
-        let starts = std::fs::read_to_string(self.data.path.join("starts")).unwrap_or_default();
-        starts.lines().filter(|line| line.contains(id)).count()
+    /// How many agents were started for a build.
+    pub async fn starts(&self, id: &str) -> usize {
+        match &self.place {
+            Place::Here { .. } => {
+                let starts = std::fs::read_to_string(self.data.path.join("starts")).unwrap_or_default();
+                starts.lines().filter(|line| line.contains(id)).count()
+            }
+            // A Pod that comes and goes leaves this behind.
+            Place::Pods(furnished) => {
+                let question = ["-n", NAMESPACE, "get", "events", "--field-selector", "reason=Scheduled", "-o"];
+                let names = "jsonpath={range .items[*]}{.involvedObject.name}{'\\n'}{end}";
+                let said = furnished.cluster.kubectl(&[&question[..], &[names]].concat()).await.unwrap();
+                said.lines().filter(|name| name.starts_with(id)).count()
+            }
+        }
+    }
+
+    /// What the runner holds of builds.
+    pub async fn held(&self) -> Vec<String> {
+        match &self.place {
+            Place::Here { .. } => {
+                let held = std::fs::read_dir(self.data.path.join("local")).unwrap().flatten();
+                held.map(|e| e.file_name().into_string().unwrap()).filter(|name| name != "lock").collect()
+            }
+            Place::Pods(furnished) => {
+                let question = ["-n", NAMESPACE, "get", "pods,secrets", "-l", "kiops.io/build", "-o", "name"];
+                furnished.cluster.kubectl(&question).await.unwrap().lines().map(str::to_owned).collect()
+            }
+        }
     }
 
     /// The build is a success in its first attempt, its agent was started once, and its log is whole.
@@ -193,7 +258,7 @@ impl Server {
         let context = format!("{build:#}\n{}", self.log());
         assert_eq!((build["status"].as_str(), build["attempt"].as_u64()), (Some("success"), Some(1)), "{context}");
         assert_eq!(build["log_verified"], true, "{context}");
-        assert_eq!(self.starts(id), 1, "{context}");
+        assert_eq!(self.starts(id).await, 1, "{context}");
         let story = self.story(id).await;
         assert!(story.attempts.values().all(|attempt| attempt.complete) && story.attempts.len() == 1, "{context}");
         let text = self.text(id).await;

@@ -2,5 +2,7 @@
 
 #[path = "../builds_rig/mod.rs"]
 mod builds_rig;
+#[path = "../kill_rig/mod.rs"]
+mod kill_rig;
 mod needs_root;
 mod rig;

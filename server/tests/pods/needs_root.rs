@@ -1,6 +1,7 @@
 //! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
 
 mod install;
+mod kills;
 
 use crate::builds_rig::*;
 use crate::rig::*;

@@ -8,7 +8,7 @@ use kiops_server::git::AddressPolicy;
 use kiops_server::runner::kubernetes::{Isolation, KubernetesConfig, KubernetesRunner, Patience, client};
 use kiops_server::store::BuildRow;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,18 +17,7 @@ pub const NAMESPACE: &str = "kiwi-builds";
 
 pub async fn pods() -> &'static Furnished {
     static PODS: OnceCell<Furnished> = OnceCell::const_new();
-    PODS.get_or_init(|| async {
-        let hosts = hosts().await;
-        let ports = [hosts.registry.address(), hosts.git.url()].map(|address| port_of(&address));
-        Furnished::start(&pod_agent(), &ports).await.unwrap()
-    })
-    .await
-}
-
-/// The agent as it is shipped: `scripts/build.sh` links it for images of any distribution. Cargo's own lies beside it for
-/// who runs one test by hand.
-fn pod_agent() -> PathBuf {
-    std::env::var_os("KIOPS_POD_AGENT").map_or_else(agent_program, PathBuf::from)
+    PODS.get_or_init(|| async { Furnished::start(&pod_agent(), &hosts().await.ports()).await.unwrap() }).await
 }
 
 static TURNS: RwLock<()> = RwLock::const_new(());
@@ -64,10 +53,6 @@ pub async fn config(installation: &str) -> KubernetesConfig {
         state: None,
         patience: Patience::default(),
     }
-}
-
-fn port_of(address: &str) -> u16 {
-    address.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 /// A server whose builds run in Pods.

@@ -13,6 +13,7 @@ mod tests;
 
 use super::{Grade, RelayIo, RunState, Runner, RunnerError, Situation, StartSpec};
 use crate::clock::now_ms;
+use crate::sync_points::{Point, SyncPoints};
 use anyhow::Context;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -50,6 +51,7 @@ pub struct KubernetesRunner {
     pods: Api<Pod>,
     secrets: Api<Secret>,
     claims: Api<PersistentVolumeClaim>,
+    sync: SyncPoints,
 }
 
 impl KubernetesRunner {
@@ -57,7 +59,7 @@ impl KubernetesRunner {
         let pods = Api::namespaced(client.clone(), &config.namespace);
         let secrets = Api::namespaced(client.clone(), &config.namespace);
         let claims = Api::namespaced(client, &config.namespace);
-        Self { config, pods, secrets, claims }
+        Self { config, pods, secrets, claims, sync: SyncPoints::from_env() }
     }
 
     async fn pod(&self, build: &BuildId, attempt: u32) -> Result<Option<Pod>, RunnerError> {
@@ -85,6 +87,7 @@ impl Runner for KubernetesRunner {
             Err(error) if is(&error, 409) => self.secrets.get(&name).await.map_err(problem)?,
             Err(error) => return Err(problem(error)),
         };
+        self.sync.reach(Point::MidStart);
         let uid = secret.uid().unwrap_or_default();
         if let Some(storage) = &self.config.state {
             let claim = manifest::claim(&self.config, storage, &start);

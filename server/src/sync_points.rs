@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Point {
     /// A build is claimed and its agent not started.
     AfterClaim,
+    /// Half of what makes an attempt is in its place.
+    MidStart,
     /// The agent checks out.
     DuringCheckout,
     /// Events are committed and neither published nor acknowledged.
@@ -22,8 +24,9 @@ pub enum Point {
 }
 
 impl Point {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::AfterClaim,
+        Self::MidStart,
         Self::DuringCheckout,
         Self::MidAppend,
         Self::AfterResultBeforeFinish,
@@ -34,6 +37,7 @@ impl Point {
     fn name(self) -> &'static str {
         match self {
             Self::AfterClaim => "after_claim",
+            Self::MidStart => "mid_start",
             Self::DuringCheckout => "during_checkout",
             Self::MidAppend => "mid_append",
             Self::AfterResultBeforeFinish => "after_result_before_finish",
