@@ -82,7 +82,17 @@ fn decide(facts: &Facts<'_>) -> Verdict {
 /// Whether what befell an attempt may spare the next one. What the build itself caused, and what a person must change,
 /// does not.
 fn passes(code: &str) -> bool {
-    !matches!(code, "oom" | "pod_deadline" | "pod_disk" | "image_pull" | "container_config" | "waiting_for_capacity")
+    !matches!(
+        code,
+        "oom"
+            | "pod_deadline"
+            | "pod_disk"
+            | "image_pull"
+            | "container_config"
+            | "waiting_for_capacity"
+            | "waiting_for_volume"
+            | "cluster_quota"
+    )
 }
 
 /// Without the agent's word on it, a push may have begun as soon as BuildKit had begun: what came after the last stored
@@ -356,7 +366,10 @@ async fn diagnose(driver: &Driver, ending: &Ending) -> Result<Diagnosis, Leave> 
             (end, Some(code.to_owned()), situation.args.clone())
         }
         Ending::Overdue => (End::TimeLimit, Some("timeout".to_owned()), BTreeMap::new()),
-        Ending::Refused { code, .. } => (End::Infrastructure, Some(code.clone()), BTreeMap::new()),
+        Ending::Refused { code, detail } => {
+            let arguments = BTreeMap::from([("message".to_owned(), detail.clone())]);
+            (End::Infrastructure, Some(code.clone()), arguments)
+        }
         Ending::NeverStarted => (End::Failed, None, BTreeMap::new()),
     };
     let mut failure = evidence::gather(driver).await?;

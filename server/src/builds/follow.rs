@@ -259,6 +259,13 @@ impl Driver {
             tracing::warn!(build = %id, attempt, error = %problem, "an attempt could not be started");
             match problem {
                 RunnerError::Refused { code, detail } => return Ok(Ending::Refused { code: code.to_owned(), detail }),
+                RunnerError::Waits(_) if self.control.borrow().cancel => return Ok(Ending::NeverStarted),
+                RunnerError::Waits(situation) => {
+                    if let Some(ending) = self.waits(situation).await? {
+                        return Ok(ending);
+                    }
+                    self.pause(ASK_PLACE_EVERY).await?;
+                }
                 RunnerError::Unreachable(_) if since.elapsed() < START_PATIENCE => {
                     // It may have been started before: whoever cancels is answered, and it ends when it is released.
                     if self.control.borrow().cancel && since.elapsed() >= STOP_UNREACHABLE {
@@ -392,6 +399,11 @@ impl Driver {
                 return Ok(None);
             }
         };
+        self.waits(situation).await
+    }
+
+    /// Says what the attempt waits for, once; its end, when that has lasted too long.
+    async fn waits(&mut self, situation: Situation) -> Result<Option<Ending>, Leave> {
         match situation.grade {
             Grade::Passing => {
                 // Once: what it says in detail changes from moment to moment.

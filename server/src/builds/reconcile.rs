@@ -25,6 +25,7 @@ pub(super) async fn take_up(inner: &Arc<Inner>) {
         let _one = tidy.releasing.lock().await;
         release_finished(&tidy).await;
         release_orphans(&tidy).await;
+        forget_strangers(&tidy).await;
     });
 }
 
@@ -138,6 +139,29 @@ async fn release_orphans(inner: &Arc<Inner>) {
                 }
             }
             Err(error) => tracing::warn!(build = %id, %error, "an attempt's build could not be looked up"),
+        }
+    }
+}
+
+/// What the runner keeps for services that are no more.
+async fn forget_strangers(inner: &Inner) {
+    let kept = match inner.runner.keeps_for().await {
+        Ok(kept) => kept,
+        Err(error) => {
+            tracing::warn!(%error, "the runner could not be asked for whom it keeps something");
+            return;
+        }
+    };
+    for service in kept {
+        match inner.store.has_service(&service).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(%service, "what was kept for a service that is no more is removed");
+                if let Err(error) = inner.runner.forget(&service).await {
+                    tracing::warn!(%service, %error, "what was kept for a service could not be removed");
+                }
+            }
+            Err(error) => tracing::warn!(%service, %error, "a service could not be looked up"),
         }
     }
 }

@@ -19,6 +19,7 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
         "pod_disk" => BUILD,
         "image_pull"
         | "waiting_for_capacity"
+        | "waiting_for_volume"
         | "container_config"
         | "container_start"
         | "container_oom"

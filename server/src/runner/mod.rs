@@ -72,6 +72,9 @@ pub enum RunnerError {
     /// The attempt leaves nothing to talk to.
     #[error("nothing is left of the attempt")]
     Gone,
+    /// Its place has no room for it now: asked again until that has lasted too long.
+    #[error("{}", .0.code)]
+    Waits(Situation),
     /// A situation that a person must change, as a failure code with its explanation for the log.
     #[error("{code}: {detail}")]
     Refused { code: &'static str, detail: String },
@@ -105,4 +108,12 @@ pub trait Runner: Send + Sync {
     async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError>;
     /// Every attempt that has left anything in this runner's place.
     async fn list(&self) -> Result<Vec<(BuildId, u32)>, RunnerError>;
+    /// The services of which it keeps something from one build to the next, apart from what all share.
+    async fn keeps_for(&self) -> Result<Vec<ServiceId>, RunnerError> {
+        Ok(Vec::new())
+    }
+    /// Takes away what it keeps for a service.
+    async fn forget(&self, _: &ServiceId) -> Result<(), RunnerError> {
+        Ok(())
+    }
 }

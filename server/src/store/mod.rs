@@ -333,6 +333,8 @@ pub trait Store: Send + Sync {
     /// With its secrets. `Taken("name")` or `Taken("image")`.
     async fn insert_service(&self, service: &NewServiceRow) -> Result<()>;
     async fn service(&self, org: &OrgId, id: &ServiceId) -> Result<ServiceRow>;
+    /// Of whichever organisation.
+    async fn has_service(&self, id: &ServiceId) -> Result<bool>;
     async fn service_by_name(&self, org: &OrgId, name: &str) -> Result<Option<ServiceRow>>;
     /// By name.
     async fn services(&self, org: &OrgId) -> Result<Vec<ServiceRow>>;

@@ -343,6 +343,14 @@ impl Store for Engine {
         service_row(&row)
     }
 
+    async fn has_service(&self, id: &ServiceId) -> Result<bool> {
+        let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM services WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(found != 0)
+    }
+
     async fn service_by_name(&self, org: &OrgId, name: &str) -> Result<Option<ServiceRow>> {
         if cannot_be_stored(name) {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
 
+mod faults;
 mod install;
 mod kills;
 

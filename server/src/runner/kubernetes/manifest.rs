@@ -11,6 +11,7 @@ use super::config::{Isolation, KubernetesConfig, StateStorage};
 use crate::runner::StartSpec;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kiops_app::model::ServiceId;
 use kiops_events::spec::{BuildkitSpec, FilesSpec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -111,8 +112,8 @@ pub fn secret(config: &KubernetesConfig, start: &StartSpec) -> Result<Value, ser
 }
 
 /// `state-svc-…`: one a service, so that no other sees what it keeps.
-pub fn claim_name(start: &StartSpec) -> String {
-    format!("state-{}", start.service)
+pub fn claim_name(service: &ServiceId) -> String {
+    format!("state-{service}")
 }
 
 pub fn claim(config: &KubernetesConfig, storage: &StateStorage, start: &StartSpec) -> Value {
@@ -122,7 +123,7 @@ pub fn claim(config: &KubernetesConfig, storage: &StateStorage, start: &StartSpe
     let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": { "name": claim_name(start), "namespace": config.namespace, "labels": labels },
+        "metadata": { "name": claim_name(&start.service), "namespace": config.namespace, "labels": labels },
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "resources": { "requests": { "storage": storage.size } },
@@ -160,7 +161,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
         empty("run", GIB),
     ];
     volumes.push(match &config.state {
-        Some(_) => json!({ "name": "state", "persistentVolumeClaim": { "claimName": claim_name(start) } }),
+        Some(_) => json!({ "name": "state", "persistentVolumeClaim": { "claimName": claim_name(&start.service) } }),
         None => empty("state", disk_bytes),
     });
     let mut checkout_mounts = vec![

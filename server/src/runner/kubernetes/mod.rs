@@ -17,7 +17,7 @@ use crate::sync_points::{Point, SyncPoints};
 use anyhow::Context;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
-use kiops_app::model::BuildId;
+use kiops_app::model::{BuildId, ServiceId};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt};
@@ -68,6 +68,10 @@ impl KubernetesRunner {
         Ok(pod.filter(|pod| self.is_ours(pod)))
     }
 
+    fn own(&self) -> ListParams {
+        ListParams::default().labels(&format!("{}={}", manifest::LABEL_INSTALLATION, self.config.installation))
+    }
+
     /// A name can be anybody's; the label is this installation's.
     fn is_ours(&self, object: &impl ResourceExt) -> bool {
         object.labels().get(manifest::LABEL_INSTALLATION) == Some(&self.config.installation)
@@ -105,7 +109,14 @@ impl Runner for KubernetesRunner {
             Ok(_) => Ok(()),
             // An earlier start's.
             Err(error) if is(&error, 409) => Ok(()),
-            Err(error) => Err(problem(error)),
+            Err(error) => Err(match problem(error) {
+                // Other builds' Pods may go; the Secret says since when this one waits.
+                RunnerError::Refused { code: "cluster_quota", detail } => {
+                    let since_ms = secret.creation_timestamp().map(|time| time.0.as_millisecond());
+                    RunnerError::Waits(situation::over_quota(&detail, since_ms, now_ms(), &self.config.patience))
+                }
+                problem => problem,
+            }),
         }
     }
 
@@ -183,8 +194,7 @@ impl Runner for KubernetesRunner {
     }
 
     async fn list(&self) -> Result<Vec<(BuildId, u32)>, RunnerError> {
-        let own =
-            ListParams::default().labels(&format!("{}={}", manifest::LABEL_INSTALLATION, self.config.installation));
+        let own = self.own();
         let of = |labels: &BTreeMap<String, String>| {
             let build = labels.get(manifest::LABEL_BUILD)?.parse().ok()?;
             Some((build, labels.get(manifest::LABEL_ATTEMPT)?.parse().ok()?))
@@ -198,6 +208,21 @@ impl Runner for KubernetesRunner {
         found.sort();
         found.dedup();
         Ok(found)
+    }
+
+    async fn keeps_for(&self) -> Result<Vec<ServiceId>, RunnerError> {
+        let claims = self.claims.list_metadata(&self.own()).await.map_err(problem)?;
+        let service = |labels: &BTreeMap<String, String>| labels.get(manifest::LABEL_SERVICE)?.parse().ok();
+        Ok(claims.items.iter().filter_map(|claim| service(claim.labels())).collect())
+    }
+
+    async fn forget(&self, service: &ServiceId) -> Result<(), RunnerError> {
+        let name = manifest::claim_name(service);
+        let claim = self.claims.get_opt(&name).await.map_err(problem)?;
+        if claim.is_some_and(|claim| self.is_ours(&claim)) {
+            self.claims.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
+        }
+        Ok(())
     }
 }
 

@@ -67,6 +67,12 @@ fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
     Some(found(code, Grade::Ended, &[("reason", message)]))
 }
 
+/// The namespace takes no further Pod. `since_ms`: when that was asked for first.
+pub fn over_quota(message: &str, since_ms: Option<i64>, now_ms: i64, patience: &Patience) -> Situation {
+    let grade = Grade::of(now_ms - since_ms.unwrap_or(now_ms), patience.capacity);
+    found("cluster_quota", grade, &[("message", message)])
+}
+
 /// A container came to an end that nobody planned.
 fn died(status: &PodStatus) -> Option<Situation> {
     containers(Some(status)).find_map(|container| {
@@ -91,7 +97,11 @@ fn waiting(pod: &Pod, status: &PodStatus, now_ms: i64, patience: &Patience) -> O
     if let Some(scheduled) = condition("PodScheduled").filter(|c| c.status == "False") {
         let message = scheduled.message.as_deref().unwrap_or_default();
         let grade = Grade::of(since_ms(created), patience.capacity);
-        return Some(found("waiting_for_capacity", grade, &[("message", message)]));
+        // The scheduler waits for volumes as it does for nodes.
+        let volume = ["PersistentVolumeClaim", "persistentvolumeclaim", "persistent volume", "volume node affinity"];
+        let for_volume = volume.iter().any(|word| message.contains(word));
+        let code = if for_volume { "waiting_for_volume" } else { "waiting_for_capacity" };
+        return Some(found(code, grade, &[("message", message)]));
     }
     let begun = condition("PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0.as_millisecond());
     let age_ms = since_ms(begun.or(created));

@@ -208,14 +208,23 @@ fn terminated(container: &str, reason: &str, exit_code: i32) -> Value {
 #[test]
 fn every_status_has_its_meaning() {
     use Grade::*;
-    let unscheduled = json!({ "phase": "Pending", "conditions": [
-        { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: Insufficient memory" },
-    ] });
+    let unscheduled = |message: &str| {
+        json!({ "phase": "Pending", "conditions": [
+        { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message },
+    ] })
+    };
     let failed = |reason: &str, message: &str| json!({ "phase": "Failed", "reason": reason, "message": message });
     let cases = [
         (json!({ "phase": "Running" }), 0, None),
-        (unscheduled.clone(), 1, Some(("waiting_for_capacity", Passing))),
-        (unscheduled, 601, Some(("waiting_for_capacity", TooLong))),
+        (unscheduled("0/1 nodes: Insufficient memory"), 1, Some(("waiting_for_capacity", Passing))),
+        (unscheduled("0/1 nodes: Insufficient memory"), 601, Some(("waiting_for_capacity", TooLong))),
+        (unscheduled("pod has unbound immediate PersistentVolumeClaims"), 1, Some(("waiting_for_volume", Passing))),
+        (unscheduled("persistentvolumeclaim \"state-x\" not found"), 1, Some(("waiting_for_volume", Passing))),
+        (
+            unscheduled("1 node(s) didn't find available persistent volumes to bind"),
+            601,
+            Some(("waiting_for_volume", TooLong)),
+        ),
         (waiting("build", "ErrImagePull"), 1, Some(("image_pull", Passing))),
         (waiting("relay", "ImagePullBackOff"), 301, Some(("image_pull", TooLong))),
         // Nothing that could pass.
