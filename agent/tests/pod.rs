@@ -247,3 +247,73 @@ async fn the_program_goes_where_other_images_can_run_it() {
     let elsewhere = folder.path().join("no/folder");
     assert!(!Command::new(common::agent_program()).arg("install").arg(elsewhere).output().unwrap().status.success());
 }
+
+/// What mounts needs root, and is left out for an ordinary user.
+mod needs_root {
+    use super::*;
+    use std::path::Path;
+
+    /// A file system of its own, of so many bytes.
+    struct Volume(PathBuf);
+
+    impl Volume {
+        fn at(folder: &Path, bytes: u64) -> Self {
+            std::fs::create_dir_all(folder).unwrap();
+            let size = format!("size={bytes}");
+            let mounted =
+                Command::new("mount").args(["-t", "tmpfs", "-o", &size, "kiops"]).arg(folder).status().unwrap();
+            assert!(mounted.success());
+            Self(folder.to_owned())
+        }
+    }
+
+    impl Drop for Volume {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_is_nearly_full_has_room_again_and_keeps_what_others_cannot_give() {
+        const MB: u64 = 1_000_000;
+        let dockerfile = |fill: &str| {
+            format!(
+                "FROM alpine:3\nRUN {fill}\nRUN --mount=type=cache,target=/c if [ -e /c/kept ]; then echo was there; else echo was not there; fi; touch /c/kept; echo {fill} >/dev/null\n"
+            )
+        };
+        let mut first = Pod::of(&dockerfile("head -c 170000000 /dev/urandom > /big")).await;
+        let state = first.attempt.spec.buildkit.state_dir.parent().unwrap().join("volume");
+        let _volume = Volume::at(&state, 600 * MB);
+        let said = async |pod: &mut Pod| {
+            pod.attempt.spec.buildkit.state_dir = state.join("state");
+            pod.attempt.spec.cache.mount_namespace = "same-1".to_owned();
+            std::fs::write(pod.attempt.at("spec.json"), serde_json::to_vec(&pod.attempt.spec).unwrap()).unwrap();
+            pod.start_all();
+            let events = pod.hear().await;
+            assert_eq!(result(&events).end, AgentEnd::Success, "{}", pod.logs());
+            pod.wait("build").await;
+            events
+        };
+        let lines = |events: &[AgentEvent], text: &str| {
+            events.iter().any(|e| matches!(&e.kind, EventKind::Lines(lines) if lines.text.lines().any(|l| l == text)))
+        };
+        let pruned = |events: &[AgentEvent]| {
+            let note = events.iter().find_map(|e| match &e.kind {
+                EventKind::Note { code, args } if code == "state_pruned" => Some(args.clone()),
+                _ => None,
+            });
+            note.map(|args| args["freed_bytes"].parse::<u64>().unwrap())
+        };
+        let events = said(&mut first).await;
+        assert!(lines(&events, "was not there") && pruned(&events).is_none(), "{}", first.logs());
+        // What is left is less than a fifth of it.
+        let room = rustix::fs::statvfs(&state).unwrap();
+        let ballast = (room.f_bavail * room.f_frsize).saturating_sub(60 * MB);
+        std::fs::write(state.join("ballast"), vec![0_u8; ballast as usize]).unwrap();
+
+        let mut second = Pod::of(&dockerfile("echo small")).await;
+        let events = said(&mut second).await;
+        assert!(pruned(&events).is_some_and(|bytes| bytes > 150 * MB), "{:?}\n{}", pruned(&events), second.logs());
+        assert!(lines(&events, "was there"), "{}", second.logs());
+    }
+}

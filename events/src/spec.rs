@@ -82,6 +82,9 @@ pub struct BuildkitSpec {
     /// Steps share the daemon's process namespace: an ordinary user in a container cannot mount them a /proc of their own.
     #[serde(default)]
     pub no_process_sandbox: bool,
+    /// The state is new in every attempt, and goes with it.
+    #[serde(default)]
+    pub state_goes: bool,
     /// Registries that stand in for docker.io, `host:port`.
     #[serde(default)]
     pub dockerhub_mirrors: Vec<String>,

@@ -15,7 +15,7 @@ use crate::runner::local::{LocalConfig, LocalRunner};
 use crate::secrets::{KeySource, Sealer};
 use crate::services::{Credentials, LocalServices, LocalSystem, demo};
 use crate::store::{self, DatabaseUrl, Retention, SharedStore, Sole, StoreError};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::serve::ListenerExt;
 use kiops_app::backend::Backend;
 use std::sync::Arc;
@@ -192,6 +192,7 @@ async fn kubernetes_runner(
             tolerations: settings.tolerations(),
             platform: settings.platform.clone(),
             proxies: proxies.collect(),
+            authorities: authorities()?,
             dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
             insecure_registries: config.insecure_registries.clone(),
             addresses,
@@ -199,6 +200,24 @@ async fn kubernetes_runner(
             patience: settings.patience(),
         },
     ))
+}
+
+/// Whom this server was told to trust, by the variable that its own libraries read.
+fn authorities() -> Result<Option<Vec<u8>>> {
+    // What a Secret takes, less what else is in it.
+    const MOST_BYTES: usize = 700_000;
+    let Some(file) = std::env::var_os("SSL_CERT_FILE") else { return Ok(None) };
+    let file = std::path::Path::new(&file);
+    let pem = std::fs::read(file).with_context(|| {
+        format!("SSL_CERT_FILE should be a file of certificates; {} cannot be read", file.display())
+    })?;
+    ensure!(
+        pem.len() <= MOST_BYTES,
+        "SSL_CERT_FILE should have at most {MOST_BYTES} bytes, as it goes into every build's Secret; {} has {}",
+        file.display(),
+        pem.len()
+    );
+    Ok(Some(pem))
 }
 
 fn local_runner(config: &Config, folder: &DataFolder, addresses: AddressPolicy) -> Result<LocalRunner> {

@@ -11,6 +11,7 @@
 
 mod relay;
 mod shared;
+mod state;
 
 pub use relay::relay;
 
@@ -78,7 +79,12 @@ pub async fn build(folder: &Path) -> anyhow::Result<Exit> {
     let ending = {
         let (spec, recorder, stop) = (spec.clone(), recorder.clone(), stop.clone());
         let built = async move {
+            let kept = spec.buildkit.state_dir.exists();
             let daemon = daemon::ensure(&spec.buildkit, &recorder, &stop).await?;
+            state::tell_what_is_lost(&spec.buildkit, &plan, &recorder);
+            if kept {
+                state::make_room(&spec.buildkit, &daemon, &recorder).await;
+            }
             let group = Some(Group::of_container());
             run::build(&spec, &Workspace::of(&spec), &plan, &daemon, group, &recorder, &stop).await
         };

@@ -47,6 +47,7 @@ pub async fn config(installation: &str) -> KubernetesConfig {
         tolerations: Vec::new(),
         platform: None,
         proxies: Default::default(),
+        authorities: None,
         dockerhub_mirrors: vec![registry.clone()],
         insecure_registries: vec![registry],
         addresses: AddressPolicy::default(),

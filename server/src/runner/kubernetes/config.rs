@@ -70,6 +70,8 @@ pub struct KubernetesConfig {
     pub tolerations: Vec<Value>,
     pub platform: Option<String>,
     pub proxies: BTreeMap<String, String>,
+    /// Certificates, as PEM, of whom Pods trust in place of what their images do.
+    pub authorities: Option<Vec<u8>>,
     pub dockerhub_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
     pub addresses: AddressPolicy,

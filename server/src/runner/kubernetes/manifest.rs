@@ -32,6 +32,8 @@ pub const RELAY_PORT: u16 = 7117;
 const USER: i64 = 1000;
 /// Between being told to stop and being killed: buildctl has 20 s of it. The relay uses up what a server that is away needs.
 pub const GRACE_S: i64 = 30;
+/// Of the Secret, with those whom the server trusts.
+const AUTHORITIES: &str = "authorities.pem";
 /// What a Pod may take beyond the build's time limit and the time that its relay waits.
 const SLACK_S: i64 = 120;
 
@@ -61,6 +63,7 @@ pub fn settle(config: &KubernetesConfig, start: &mut StartSpec) {
         run_dir: "/kiops/run".into(),
         state_dir: PathBuf::from(state_folder(config.isolation)).join("state"),
         no_process_sandbox: rootless,
+        state_goes: config.state.is_none(),
         dockerhub_mirrors: config.dockerhub_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
     };
@@ -94,6 +97,9 @@ pub fn secret(config: &KubernetesConfig, start: &StartSpec) -> Result<Value, ser
     put("spec.json", &serde_json::to_vec(&start.spec)?);
     put("key", &start.relay_key);
     put("config.json", &start.docker_config);
+    if let Some(authorities) = &config.authorities {
+        put(AUTHORITIES, authorities);
+    }
     if let Some((user, token)) = &start.git_credential {
         put("git", format!("{user}\n{token}\n").as_bytes());
     }
@@ -174,6 +180,22 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
         volumes.push(of_secret("git", "git"));
         checkout_mounts.push(read_only("git", "/kiops/git"));
     }
+    let mut trusted = Vec::new();
+    if config.authorities.is_some() {
+        volumes.push(of_secret("authorities", AUTHORITIES));
+        trusted.push(read_only("authorities", "/kiops/authorities"));
+        checkout_mounts.extend_from_slice(&trusted);
+    }
+    let mut build_mounts = vec![
+        read_only("spec", "/kiops/spec"),
+        read_only("docker", "/kiops/docker"),
+        read_only("bin", "/kiops/bin"),
+        mount("work", "/kiops/checkout"),
+        mount("spool", "/kiops/spool"),
+        mount("run", "/kiops/run"),
+        mount("state", state_folder(config.isolation)),
+    ];
+    build_mounts.extend(trusted);
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -244,11 +266,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
                             "ephemeral-storage": disk_bytes.to_string(),
                         },
                     },
-                    "volumeMounts": [
-                        read_only("spec", "/kiops/spec"), read_only("docker", "/kiops/docker"), read_only("bin", "/kiops/bin"),
-                        mount("work", "/kiops/checkout"), mount("spool", "/kiops/spool"), mount("run", "/kiops/run"),
-                        mount("state", state_folder(config.isolation)),
-                    ],
+                    "volumeMounts": build_mounts,
                 },
             ],
             "volumes": volumes,
@@ -323,5 +341,13 @@ fn resources(cpu_request: u32, memory: u64, cpu_limit: u32) -> Value {
 
 fn environment(config: &KubernetesConfig, own: &[(&str, &str)]) -> Vec<Value> {
     let proxies = config.proxies.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    proxies.chain(own.iter().copied()).map(|(name, value)| json!({ "name": name, "value": value })).collect()
+    let file = format!("/kiops/authorities/{AUTHORITIES}");
+    // Go's programs read the one, Git the other.
+    let trusted =
+        config.authorities.iter().flat_map(|_| ["SSL_CERT_FILE", "GIT_SSL_CAINFO"]).map(|name| (name, file.as_str()));
+    proxies
+        .chain(trusted)
+        .chain(own.iter().copied())
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect()
 }

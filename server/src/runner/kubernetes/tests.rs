@@ -23,6 +23,7 @@ fn config() -> KubernetesConfig {
         tolerations: vec![json!({ "key": "builds", "operator": "Exists" })],
         platform: Some("linux/amd64".into()),
         proxies: BTreeMap::from([("HTTPS_PROXY".into(), "http://proxy:3128".into())]),
+        authorities: None,
         dockerhub_mirrors: vec![],
         insecure_registries: vec![],
         addresses: Default::default(),
@@ -203,6 +204,24 @@ fn waiting(container: &str, reason: &str) -> Value {
 
 fn terminated(container: &str, reason: &str, exit_code: i32) -> Value {
     in_state(container, json!({ "terminated": { "reason": reason, "exitCode": exit_code } }))
+}
+
+#[test]
+fn whom_the_server_trusts_its_pods_trust() {
+    let trusting = KubernetesConfig { authorities: Some(b"a certificate".to_vec()), ..config() };
+    let secret = manifest::secret(&trusting, &start()).unwrap();
+    assert_eq!(secret["data"]["authorities.pem"], "YSBjZXJ0aWZpY2F0ZQ==");
+    let pod = pod_of(&trusting, start());
+    let known: Pod = serde_json::from_value(pod.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&known).unwrap(), pod);
+    for name in ["checkout", "build"] {
+        assert!(mounts(&pod, name).contains(&"authorities".to_owned()), "{name}");
+        for variable in ["SSL_CERT_FILE", "GIT_SSL_CAINFO"] {
+            let told = json!({ "name": variable, "value": "/kiops/authorities/authorities.pem" });
+            assert!(container(&pod, name)["env"].as_array().unwrap().contains(&told), "{name}: {variable}");
+        }
+    }
+    assert!(!mounts(&pod_of(&config(), start()), "build").contains(&"authorities".to_owned()));
 }
 
 #[test]
