@@ -31,10 +31,15 @@ const limits = [
   { name: "history_100k_builds_ms_p99", most: 100 },
   { name: "history_100k_builds_sqlite_ms_p99", most: 100 },
   { name: "history_100k_builds_postgres_ms_p99", most: 100 },
+  { name: "pod_click_to_first_buildkit_line_ms_p95", most: 5000, kept: true },
+  { name: "pod_cached_rebuild_s_p95", most: 9, kept: true },
+  { name: "pod_cancel_s_p95", most: 5, kept: true },
+  { name: "pod_restart_to_flow_s_p95", most: 5, kept: true },
+  { name: "pod_ten_at_once_s" },
 ];
 
 // The short ones first.
-const measurements = ["idle", "wasm", "start-click", "line-to-painted", "overhead-cached", "ingest", "open-log", "history", "overhead-long"];
+const measurements = ["idle", "wasm", "start-click", "line-to-painted", "overhead-cached", "ingest", "open-log", "history", "overhead-long", "pods"];
 const only = process.env.BENCH_ONLY?.split(",") ?? measurements;
 const quick = Boolean(process.env.BENCH_QUICK);
 const usualPairs = 10;

@@ -50,19 +50,23 @@ function inPage() {
 /** The page of one build. */
 export const buildUrl = (service, id) => `/services/edit/${service.id}?build=run&id=${id}`;
 
-/** Opens the Run tab and clicks Start Build; the milliseconds from that click to the frame with the badge `status`. */
-export async function clickStart(page, service, status) {
+/**
+ * Opens the Run tab and clicks Start Build; the milliseconds from that click to the frame with the badge `status`, or, if
+ * that is `undefined`, to the frame with a row of the log that has `text` in it.
+ */
+export async function clickStart(page, service, status, text) {
   await page.goto(`/services/edit/${service.id}?build=run`);
   // Branches are asked for by the program in the page: when they are there, it runs and a click is no plain form any more.
   await page.waitForFunction(() => document.querySelector("input[name=pick]")?.value.includes(":"));
-  await page.evaluate((status) => {
+  await page.evaluate(([status, text]) => {
     let clicked;
     // The time stamp is that of the input, before any script has run.
     addEventListener("click", (event) => (clicked ??= event.timeStamp), { capture: true });
     // A queued build has its place beside the word.
     const badge = () => document.querySelector(".live .badge")?.textContent.trim().startsWith(status);
-    window.shown = window.painted(badge).then(({ at }) => at - clicked);
-  }, status);
+    const row = () => window.visibleRows().some((row) => row.textContent.includes(text));
+    window.shown = window.painted(status ? badge : row).then(({ at }) => at - clicked);
+  }, [status, text]);
   await page.getByRole("button", { name: "Start Build" }).click();
   return page.evaluate(() => window.shown);
 }

@@ -96,7 +96,7 @@ export class Server {
   }
 
   /** A repository with these files and a service that builds it. */
-  async service(files) {
+  async service(files, settings = {}) {
     const name = `${randomBytes(3).toString("hex")}-${(this.names += 1)}`;
     const url = await this.rig.command("new_repo", { repo: name });
     const head = await this.rig.command("commit", { repo: name, branch: "main", files });
@@ -104,7 +104,7 @@ export class Server {
       name,
       source: { kind: "git", url, token: null, default_branch: "main" },
       registry_config: { kind: "private", url: this.rig.registry, path: "bench", image_name: name, plain_http: true },
-      settings: { dockerfile: { mode: "auto" }, profile: "auto", no_cache: false, time_limit_s: 3600 },
+      settings: { dockerfile: { mode: "auto" }, profile: "auto", no_cache: false, time_limit_s: 3600, ...settings },
     });
     return { id, repo: name, head };
   }

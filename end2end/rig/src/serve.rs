@@ -1,13 +1,14 @@
 //! The rig for programs that are not Rust: JSON lines in, JSON lines out.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Fault, FaultyRegistry, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions, free_port,
+    Fault, FaultyRegistry, Furnished, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions, free_port,
 };
 
 /// What the first line tells the addresses of.
@@ -17,6 +18,7 @@ pub struct Rig {
     faulty: FaultyRegistry,
     git: GitServer,
     postgres: Option<Postgres>,
+    cluster: Option<Furnished>,
 }
 
 /// One line of input.
@@ -43,6 +45,8 @@ enum Order {
     Catalog,
     Postgres,
     FreePort,
+    Cluster { agent: PathBuf },
+    Kubectl { arguments: Vec<String> },
 }
 
 impl Rig {
@@ -52,7 +56,7 @@ impl Rig {
         let registry = Registry::start(RegistryOptions { login, ..RegistryOptions::default() }).await?;
         let faulty = FaultyRegistry::in_front_of(registry.address()).await?;
         let git = GitServer::start(GitOptions { token: git_token, ..GitOptions::default() }).await?;
-        Ok(Self { mirror, registry, faulty, git, postgres: None })
+        Ok(Self { mirror, registry, faulty, git, postgres: None, cluster: None })
     }
 
     pub fn addresses(&self) -> Value {
@@ -113,6 +117,15 @@ impl Rig {
             Order::Tags { name } => json!(self.registry.tags(&name).await?),
             Order::Catalog => json!(self.registry.catalog().await?),
             Order::FreePort => json!(free_port()),
+            Order::Cluster { agent } => {
+                let ports = [self.mirror.address(), self.registry.address(), self.git.url()].map(|a| port_of(&a));
+                let ports = ports.into_iter().collect::<Result<Vec<_>>>()?;
+                self.cluster.insert(Furnished::start(&agent, &ports).await?).addresses()
+            }
+            Order::Kubectl { arguments } => {
+                let cluster = &self.cluster.as_ref().context("no cluster was asked for")?.cluster;
+                json!(cluster.kubectl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await?)
+            }
             Order::Postgres => {
                 if self.postgres.is_none() {
                     self.postgres = Some(Postgres::start().await?);
@@ -121,4 +134,9 @@ impl Rig {
             }
         })
     }
+}
+
+fn port_of(address: &str) -> Result<u16> {
+    let port = address.trim_end_matches('/').rsplit_once(':').context("an address with a port")?.1;
+    Ok(port.parse()?)
 }
