@@ -143,11 +143,13 @@ impl Group {
                 let stat = std::fs::read_to_string(folder.join("memory.stat")).ok()?;
                 let events = std::fs::read_to_string(folder.join("memory.events")).ok()?;
                 let cpu = std::fs::read_to_string(folder.join("cpu.stat")).ok()?;
-                let hard = ["anon", "shmem", "kernel"].iter().filter_map(|name| field(&stat, name)).sum();
+                let hard: u64 = ["anon", "shmem", "kernel"].iter().filter_map(|name| field(&stat, name)).sum();
+                // Names and attributes of files that were touched: the kernel gives them up like its page cache.
+                let soft = field(&stat, "slab_reclaimable").unwrap_or_default();
                 Some(Counters {
                     cpu_us: field(&cpu, "usage_usec")?,
                     memory_bytes: number(&folder.join("memory.current"))?,
-                    anon_bytes: hard,
+                    anon_bytes: hard.saturating_sub(soft),
                     oom_kills: field(&events, "oom_kill").unwrap_or_default(),
                 })
             }
@@ -195,10 +197,14 @@ mod tests {
         assert!(root.path().join("kiops/cgroup.subtree_control").exists());
         assert_eq!(group.read(), None);
         std::fs::write(folder.join("memory.current"), "900\n").unwrap();
-        std::fs::write(folder.join("memory.stat"), "anon 100\nfile 500\nkernel 30\nkernel_stack 9\nshmem 7\n").unwrap();
+        std::fs::write(
+            folder.join("memory.stat"),
+            "anon 100\nfile 500\nkernel 30\nkernel_stack 9\nshmem 7\nslab_reclaimable 20\n",
+        )
+        .unwrap();
         std::fs::write(folder.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
         std::fs::write(folder.join("cpu.stat"), "usage_usec 1234\nuser_usec 1\n").unwrap();
-        let wanted = Counters { cpu_us: 1234, memory_bytes: 900, anon_bytes: 137, oom_kills: 2 };
+        let wanted = Counters { cpu_us: 1234, memory_bytes: 900, anon_bytes: 117, oom_kills: 2 };
         assert_eq!(group.read(), Some(wanted));
     }
 

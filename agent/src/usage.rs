@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 const EVERY: Duration = Duration::from_secs(2);
+/// A compiler's hunger comes and goes within a second: memory is looked at more often, and the most of it is told.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Samples one build's group.
 pub struct Sampler {
@@ -17,6 +19,8 @@ pub struct Sampler {
     begin: Counters,
     disk_begin: u64,
     last: (Instant, u64),
+    /// The most since the last sample.
+    anon_bytes: u64,
 }
 
 impl Sampler {
@@ -25,19 +29,29 @@ impl Sampler {
         let begin = group.read()?;
         let disk_begin = disk_used(&state_dir);
         let last = (Instant::now(), begin.cpu_us);
-        Some(Self { group, state_dir, recorder: recorder.clone(), begin, disk_begin, last })
+        Some(Self { group, state_dir, recorder: recorder.clone(), begin, disk_begin, last, anon_bytes: 0 })
     }
 
     /// Samples until the sender is dropped, and then once more: what a build died of lies in its last moments.
     pub async fn run(mut self, mut until: oneshot::Receiver<()>) {
-        while tokio::time::timeout(EVERY, &mut until).await.is_err() {
-            self.sample();
+        while tokio::time::timeout(LOOK_EVERY, &mut until).await.is_err() {
+            match self.last.0.elapsed() < EVERY {
+                true => self.look(),
+                false => self.sample(),
+            }
         }
         self.sample();
     }
 
+    fn look(&mut self) {
+        if let Some(now) = self.group.read() {
+            self.anon_bytes = self.anon_bytes.max(now.anon_bytes);
+        }
+    }
+
     fn sample(&mut self) {
         let Some(now) = self.group.read() else { return };
+        let anon_bytes = std::mem::take(&mut self.anon_bytes).max(now.anon_bytes);
         let at = Instant::now();
         let (before, cpu_before) = std::mem::replace(&mut self.last, (at, now.cpu_us));
         let passed_us = at.duration_since(before).as_micros().max(1) as u64;
@@ -45,7 +59,7 @@ impl Sampler {
         self.recorder.record(EventKind::Usage {
             cpu_millicores: cpu_millicores.min(u64::from(u32::MAX)) as u32,
             memory_bytes: now.memory_bytes,
-            anon_bytes: now.anon_bytes,
+            anon_bytes,
             disk_bytes: disk_used(&self.state_dir).saturating_sub(self.disk_begin),
             oom_kills: now.oom_kills.saturating_sub(self.begin.oom_kills).min(u64::from(u32::MAX)) as u32,
         });

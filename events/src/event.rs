@@ -153,7 +153,8 @@ pub enum EventKind {
     Usage {
         cpu_millicores: u32,
         memory_bytes: u64,
-        /// Memory that cannot be reclaimed (anonymous, shared, kernel): what sizing looks at.
+        /// Memory that cannot be reclaimed (anonymous, shared, kernel), the most since the last of these events: what
+        /// sizing looks at.
         anon_bytes: u64,
         disk_bytes: u64,
         oom_kills: u32,
