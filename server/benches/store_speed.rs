@@ -218,7 +218,12 @@ async fn a_million_lines(engine: &str, place: Place) {
                 chain_hash: chain.hex(),
                 view: std::mem::take(&mut progress.view),
             };
-            let append = Append { entries: std::mem::take(&mut batch), progress, status: Some(BuildStatus::Building) };
+            let append = Append {
+                entries: std::mem::take(&mut batch),
+                progress,
+                status: Some(BuildStatus::Building),
+                snapshot: None,
+            };
             let waiting = Instant::now();
             world.store.append(&build.id, build.lease_epoch, &append).await.unwrap();
             waited += waiting.elapsed();

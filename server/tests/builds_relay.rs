@@ -30,6 +30,8 @@ struct Script {
     wrong_hash: bool,
     /// Gone after its last event, without a result.
     vanishes: bool,
+    /// The agent's clock at the handshake.
+    now_ms: i64,
 }
 
 impl Script {
@@ -40,7 +42,7 @@ impl Script {
     }
 
     fn without_end(events: Vec<EventKind>) -> Self {
-        Self { events, cut_every: None, on_cancel: None, key: None, wrong_hash: false, vanishes: false }
+        Self { events, cut_every: None, on_cancel: None, key: None, wrong_hash: false, vanishes: false, now_ms: 1000 }
     }
 }
 
@@ -74,12 +76,16 @@ impl Agent {
 
     /// Ends the spool after what has been served already.
     fn end(&self, attempt: u32, end: AgentEnd) {
-        let mut spool = self.spool.lock().unwrap();
         let mut chain = Chain::default();
-        spool.iter().for_each(|payload| chain.push(payload));
+        self.spool.lock().unwrap().iter().for_each(|payload| chain.push(payload));
         let result = AgentResult { count: chain.count, hash: chain.hex(), ..result(end) };
-        let seq = spool.len() as u64 + 1;
-        let event = AgentEvent { attempt, seq, offset_ms: 0, kind: EventKind::Result(result) };
+        self.say(attempt, 0, EventKind::Result(result));
+    }
+
+    /// Writes one event more.
+    fn say(&self, attempt: u32, offset_ms: i64, kind: EventKind) {
+        let mut spool = self.spool.lock().unwrap();
+        let event = AgentEvent { attempt, seq: spool.len() as u64 + 1, offset_ms, kind };
         spool.push(serde_json::to_vec(&event).unwrap());
     }
 
@@ -92,7 +98,7 @@ impl Agent {
         write(&mut io, &Frame::Proof(Proof { version: VERSION, nonce: "n".into(), mac })).await?;
         let Some(Frame::Answer(Answer { mac })) = read(&mut io, &mut buffer).await else { return Ok(()) };
         assert!(proven(&self.key, Side::Server, &build, attempt, "n", &nonce, &mac));
-        write(&mut io, &Frame::Begin(Begin { now_ms: 1000 })).await?;
+        write(&mut io, &Frame::Begin(Begin { now_ms: self.script.now_ms })).await?;
         let mut at = after as usize;
         loop {
             let next = self.spool.lock().unwrap().get(at).cloned();
@@ -148,7 +154,8 @@ struct Puppets {
     away: AtomicU32,
     /// What the place says of an attempt that waits, and of one that is over.
     waits_for: Option<(&'static str, Grade)>,
-    befell: Option<&'static str>,
+    /// … by attempt.
+    befell: Vec<&'static str>,
     agents: Mutex<HashMap<(BuildId, u32), Arc<Agent>>>,
     starts: Mutex<Vec<StartSpec>>,
 }
@@ -205,8 +212,8 @@ impl Runner for Puppets {
         Ok(self.waits_for.map(|(code, grade)| situation(code, grade)))
     }
 
-    async fn aftermath(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
-        Ok(self.befell.map(|code| situation(code, Grade::Ended)))
+    async fn aftermath(&self, _: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
+        Ok(self.befell.get(attempt as usize - 1).map(|code| situation(code, Grade::Ended)))
     }
 
     async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
@@ -266,11 +273,22 @@ fn story() -> Vec<EventKind> {
 }
 
 async fn world(runner: &Arc<Puppets>) -> (World, BuildId) {
+    world_with(runner, Profile::Auto).await
+}
+
+async fn world_with(runner: &Arc<Puppets>, profile: Profile) -> (World, BuildId) {
     let world = World::with(Wishes { runner: Some(runner.clone()), ..Wishes::default() }).await;
-    let service = world.service_of("FROM scratch\n").await;
-    let commit = Some("c".repeat(40));
-    let id = world.builds.start(&world.caller, &service, StartBuild { commit, ..on("main") }).await.unwrap().id;
+    let repo = world.hosts.repo("FROM scratch\n").await;
+    let settings = BuildSettings { profile, ..BuildSettings::default() };
+    let service = world.service_with(&repo, settings, world.registry_config(), Credentials::default()).await;
+    let id = start(&world, &service).await;
     (world, id)
+}
+
+/// Without asking Git: nobody checks anything out.
+async fn start(world: &World, service: &ServiceId) -> BuildId {
+    let commit = Some("c".repeat(40));
+    world.builds.start(&world.caller, service, StartBuild { commit, ..on("main") }).await.unwrap().id
 }
 
 #[tokio::test]
@@ -345,10 +363,9 @@ async fn what_befell_an_attempt_decides_whether_there_is_another() {
     for (code, attempts, group) in
         [("oom", 1, "build_failure"), ("pod_disk", 1, "build_failure"), ("pod_evicted", 2, "infrastructure")]
     {
-        let vanishing = || Script { vanishes: true, ..Script::without_end(story()) };
         let scripts = vec![vanishing(), vanishing()];
-        let runner = Arc::new(Puppets { scripts, befell: Some(code), ..Puppets::default() });
-        let (world, id) = world(&runner).await;
+        let runner = Arc::new(Puppets { scripts, befell: vec![code; 2], ..Puppets::default() });
+        let (world, id) = world_with(&runner, Profile::Small).await;
         let row = world.over(&id).await;
         assert_eq!((row.status, row.attempt), (BuildStatus::Failure, attempts), "{code}");
         assert_eq!(row.failure_code.as_deref(), Some(code));
@@ -358,11 +375,124 @@ async fn what_befell_an_attempt_decides_whether_there_is_another() {
     }
     // An agent that was killed has a last word, and its place knows the reason: the log is whole.
     let scripts = vec![Script::of(story(), result(AgentEnd::Infrastructure))];
-    let runner = Arc::new(Puppets { scripts, befell: Some("oom"), ..Puppets::default() });
-    let (world, id) = world(&runner).await;
+    let runner = Arc::new(Puppets { scripts, befell: vec!["oom"], ..Puppets::default() });
+    let (world, id) = world_with(&runner, Profile::Small).await;
     let row = world.over(&id).await;
     assert_eq!((row.failure_code.as_deref(), row.attempt, row.log_verified), (Some("oom"), 1, Some(true)));
     assert!(!world.log(&id).await.contains("incomplete_from_here"));
+}
+
+fn vanishing() -> Script {
+    Script { vanishes: true, ..Script::without_end(story()) }
+}
+
+fn sizes(runner: &Puppets) -> Vec<ProfileSize> {
+    runner.starts.lock().unwrap().iter().map(|start| start.size).collect()
+}
+
+#[tokio::test]
+async fn auto_takes_the_next_size_once_after_an_attempt_that_ran_out_of_memory() {
+    let success = || Script::of(story(), result(AgentEnd::Success));
+    let scripts = vec![vanishing(), success()];
+    let runner = Arc::new(Puppets { scripts, befell: vec!["oom"], ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.number), (BuildStatus::Success, 2, 1), "{}", world.log(&id).await);
+    let [medium, large] = [Profile::Medium, Profile::Large].map(|p| p.default_size().unwrap());
+    assert_eq!(sizes(&runner), [medium, large]);
+    let log = world.log(&id).await;
+    assert!(log.contains("--- profile_no_history profile=medium\n"), "{log}");
+    assert!(log.contains("--- profile_larger attempt=2 from=medium profile=large push_began=true\n"), "{log}");
+    let head = world.detail(&id).await.head;
+    assert_eq!((head.profile, head.resolved_profile), (Profile::Auto, Some(Profile::Large)));
+    assert_eq!(head.profile_reason.unwrap().code, "larger");
+    // BuildKit had begun: what the first attempt may have pushed is not written over.
+    assert!(head.image_tag.unwrap().ends_with("-r2"));
+
+    // The next one begins where this one ended: its failure comes after one step up of its own.
+    let runner = Arc::new(Puppets { scripts: vec![vanishing(); 2], befell: vec!["oom"; 2], ..Puppets::default() });
+    let world = World::open(world.close().await, Wishes { runner: Some(runner.clone()), ..Wishes::default() }).await;
+    let id = start(&world, &row.service_id).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.failure_code.as_deref()), (BuildStatus::Failure, 2, Some("oom")));
+    assert_eq!(sizes(&runner), [Profile::Large, Profile::ExtraLarge].map(|p| p.default_size().unwrap()));
+    assert!(world.log(&id).await.contains("--- profile_after_oom memory_bytes=4294967296 profile=large\n"));
+    assert_eq!(row.diagnosis.unwrap().arguments["larger"], "2x-large");
+}
+
+#[tokio::test]
+async fn a_chosen_size_stays_and_the_advice_names_the_next_one() {
+    for (profile, name, named) in [(Profile::Small, "larger", "medium"), (Profile::FourXLarge, "largest", "4x-large")] {
+        let scripts = vec![vanishing(), vanishing()];
+        let runner = Arc::new(Puppets { scripts, befell: vec!["oom"; 2], ..Puppets::default() });
+        let (world, id) = world_with(&runner, profile).await;
+        let row = world.over(&id).await;
+        assert_eq!((row.status, row.attempt), (BuildStatus::Failure, 1));
+        assert_eq!(row.diagnosis.unwrap().arguments[name], named);
+        let head = world.detail(&id).await.head;
+        assert_eq!((head.resolved_profile, head.profile_reason.unwrap().code.as_str()), (None, "chosen"));
+        assert!(!world.notes(&id).await.iter().any(|note| note.starts_with("profile_")));
+    }
+}
+
+#[tokio::test]
+async fn a_fault_and_a_want_of_memory_are_counted_apart() {
+    for befell in [["pod_evicted", "oom", "pod_evicted"], ["oom", "pod_evicted", "oom"]] {
+        let runner = Arc::new(Puppets { scripts: vec![vanishing(); 3], befell: befell.to_vec(), ..Puppets::default() });
+        let (world, id) = world(&runner).await;
+        let row = world.over(&id).await;
+        assert_eq!((row.status, row.attempt), (BuildStatus::Failure, 3), "{}", world.log(&id).await);
+        assert_eq!(row.failure_code.as_deref(), Some(befell[2]));
+        let notes = world.notes(&id).await;
+        for once in ["retried", "profile_larger"] {
+            assert_eq!(notes.iter().filter(|note| *note == once).count(), 1, "{befell:?}: {notes:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_between_two_sizes_keeps_the_larger_one() {
+    let scripts = vec![Script::without_end(story()), Script::of(story(), result(AgentEnd::Success))];
+    let runner = Arc::new(Puppets { scripts, befell: vec!["oom"], ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    world.until_log(&id, "line 20").await;
+    // The second attempt is not started before the server ends.
+    runner.away.store(u32::MAX, Ordering::SeqCst);
+    runner.agent(&id, 1).unwrap().end(1, AgentEnd::Infrastructure);
+    let row = world.until(&id, "tried again", |row| row.attempt == 2).await;
+    assert_eq!((row.snapshot.resolved_profile, runner.starts.lock().unwrap().len()), (Profile::Large, 1));
+    let data = world.close().await;
+    runner.away.store(0, Ordering::SeqCst);
+    let world = World::open(data, Wishes { runner: Some(runner.clone()), ..Wishes::default() }).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2));
+    assert_eq!(sizes(&runner)[1..], [Profile::Large.default_size().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_build_that_is_much_slower_than_the_services_others_is_told_so_once() {
+    let quick = Puppets::new(vec![Script::of(story(), result(AgentEnd::Success))]);
+    let (world, first) = world(&quick).await;
+    let service = world.over(&first).await.service_id;
+    const TEN_MINUTES_MS: i64 = 600_000;
+    let slow = Puppets::new(vec![Script { now_ms: TEN_MINUTES_MS, ..Script::without_end(story()) }]);
+    let world = World::open(world.close().await, Wishes { runner: Some(slow.clone()), ..Wishes::default() }).await;
+    let id = start(&world, &service).await;
+    world.until_log(&id, "line 20").await;
+    assert!(!world.notes(&id).await.contains(&"much_slower".to_owned()), "its events are of its first moments");
+    // As if it had begun so long ago, and is heard of now.
+    let file = format!("sqlite:{}", world.data.path.join("kiops.db").display());
+    let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
+    let earlier = format!("UPDATE builds SET started_at = started_at - {TEN_MINUTES_MS} WHERE id = '{id}'");
+    sqlx::query(sqlx::AssertSqlSafe(earlier)).execute(&pool).await.unwrap();
+    pool.close().await;
+    slow.agent(&id, 1).unwrap().say(1, TEN_MINUTES_MS, lines(21, "still there"));
+    world.until_log(&id, "much_slower").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    slow.agent(&id, 1).unwrap().end(1, AgentEnd::Success);
+    assert_eq!(world.over(&id).await.status, BuildStatus::Success);
+    let log = world.log(&id).await;
+    assert_eq!(log.matches("--- much_slower larger=").count(), 1, "{log}");
 }
 
 #[tokio::test]

@@ -2,11 +2,14 @@
 
 mod builds_rig;
 
+use async_trait::async_trait;
 use builds_rig::*;
 use futures::StreamExt;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
 use kiops_events::{BuildView, EventKind, Marker, Row, StoredEvent};
+use kiops_server::runner::local::LocalRunner;
+use kiops_server::runner::{RelayIo, RunState, Runner, RunnerError, StartSpec};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -386,4 +389,88 @@ async fn a_database_whose_disk_fills_up_in_mid_build_goes_on_when_there_is_room(
     let next = world.start(&world.service_of(HELLO).await).await;
     assert_eq!(world.over(&next).await.status, BuildStatus::Success);
     drop(world.close().await);
+}
+
+/// The runner of this machine with profiles of little memory: running out of it costs nobody else any.
+struct Scaled(LocalRunner);
+
+/// Small has 64 MiB then, and medium 128.
+const SCALE: u64 = 32;
+
+#[async_trait]
+impl Runner for Scaled {
+    async fn start(&self, mut start: StartSpec) -> Result<(), RunnerError> {
+        if let Some(cgroup) = &mut start.spec.limits.cgroup {
+            cgroup.memory_bytes /= SCALE;
+        }
+        self.0.start(start).await
+    }
+
+    async fn connect(&self, build: &BuildId, attempt: u32) -> Result<Box<dyn RelayIo>, RunnerError> {
+        self.0.connect(build, attempt).await
+    }
+
+    async fn cancel(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
+        self.0.cancel(build, attempt).await
+    }
+
+    async fn state(&self, build: &BuildId, attempt: u32) -> Result<RunState, RunnerError> {
+        self.0.state(build, attempt).await
+    }
+
+    async fn release(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
+        self.0.release(build, attempt).await
+    }
+
+    async fn list(&self) -> Result<Vec<(BuildId, u32)>, RunnerError> {
+        self.0.list().await
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_runs_out_of_memory_gets_more_where_nobody_chose_its_size() {
+    let data = Arc::new(Data::new());
+    let runner = Arc::new(Scaled(local_runner(&data.path, hosts().await)));
+    let world = World::open(data, Wishes { runner: Some(runner), ..Wishes::default() }).await;
+    // Long enough to be measured.
+    let repo = world.hosts.repo("FROM alpine:3\nRUN sleep 1\n").await;
+    let service = world.service(&repo).await;
+    let frugal = world.start(&service).await;
+    assert_eq!(world.over(&frugal).await.status, BuildStatus::Success, "{}", world.log(&frugal).await);
+    if world.notes(&frugal).await.iter().any(|note| note == "limits_unavailable") {
+        assert!(!rustix::process::geteuid().is_root(), "root may write limits");
+        println!("limits cannot be written here");
+        return;
+    }
+    let profile = async |id: &BuildId| {
+        let head = world.detail(id).await.head;
+        (head.resolved_profile.unwrap_or(head.profile), head.profile_reason.unwrap().code)
+    };
+    assert_eq!(profile(&frugal).await, (Profile::Medium, "no_history".to_owned()));
+
+    // What was measured of the first makes the second one small; `tail` keeps more than that, and less than the next size.
+    let hungry = "FROM alpine:3\nRUN head -c 80m /dev/zero | tail -c 80m >/dev/null\n";
+    repo.commit("main", &[("Dockerfile", hungry.as_bytes())], "Hungry").await.unwrap();
+    let grown = world.start(&service).await;
+    let row = world.over(&grown).await;
+    let log = world.log(&grown).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{log}\n{}", world.agent_logs());
+    assert!(log.contains("--- profile_measured builds=1 "), "{log}");
+    assert!(log.contains("--- profile_larger attempt=2 from=small profile=medium push_began=false\n"), "{log}");
+    assert_eq!(profile(&grown).await, (Profile::Medium, "larger".to_owned()));
+    // Nothing was pushed before: the tag is the plain one.
+    assert!(row.image_tag.unwrap().ends_with(&format!("main-2-{}", &row.commit[..7])));
+    let peak = world.store.appetite(&service).await.unwrap().successes[0].peak_anon_bytes.unwrap();
+    assert!(((60 << 20)..=(128 << 20)).contains(&peak), "{peak}");
+
+    // Small is not tried again, and who chooses it all the same is told of the next one.
+    let after = world.start(&service).await;
+    assert_eq!(world.over(&after).await.attempt, 1);
+    assert_eq!(profile(&after).await, (Profile::Medium, "after_oom".to_owned()));
+    let settings = BuildSettings { profile: Profile::Small, no_cache: true, ..BuildSettings::default() };
+    world.store.save_settings(&world.caller.org_id, &service, &settings, None).await.unwrap();
+    let chosen = world.start(&service).await;
+    let row = world.over(&chosen).await;
+    assert_eq!((row.attempt, row.failure_code.as_deref()), (1, Some("oom")), "{}", world.log(&chosen).await);
+    assert_eq!(row.diagnosis.unwrap().arguments["larger"], "medium");
 }

@@ -56,6 +56,7 @@ on_both_engines!(
     a_second_attempt_begins_a_new_spool,
     history_is_complete_on_every_page_and_filter,
     expected_durations_are_the_median_of_the_last_ten,
+    a_services_appetite_is_that_of_its_last_builds,
     a_newer_schema_is_refused,
 );
 
@@ -599,9 +600,10 @@ async fn a_lost_lease_writes_nothing(place: Place) {
     assert!(store.renew("me", 60_000).await.unwrap().is_empty());
 
     for stale in [old.lease_epoch, mine[0].lease_epoch, now.lease_epoch + 1] {
-        let append = Append { entries: vec![entry(2, 1, b"{}")], progress: progress(2, 1), status: None };
+        let append =
+            Append { entries: vec![entry(2, 1, b"{}")], progress: progress(2, 1), status: None, snapshot: None };
         assert!(matches!(store.append(&old.id, stale, &append).await, Err(StoreError::Conflict)));
-        assert!(matches!(store.next_attempt(&old.id, stale).await, Err(StoreError::Conflict)));
+        assert!(matches!(store.next_attempt(&old.id, stale, None).await, Err(StoreError::Conflict)));
         let finish = store.finish(&old.id, stale, &finished(BuildStatus::Success)).await;
         assert!(matches!(finish, Err(StoreError::Conflict)));
     }
@@ -610,7 +612,7 @@ async fn a_lost_lease_writes_nothing(place: Place) {
     world.finish(now, BuildStatus::Success).await;
 
     let nobody = BuildId::from_random(random());
-    let append = Append { entries: vec![], progress: progress(0, 0), status: None };
+    let append = Append { entries: vec![], progress: progress(0, 0), status: None, snapshot: None };
     assert!(matches!(store.append(&nobody, 1, &append).await, Err(StoreError::NotFound)));
     let waiting = world.queue(&service).await;
     assert!(matches!(store.append(&waiting, 0, &append).await, Err(StoreError::Conflict)), "nobody holds it");
@@ -639,7 +641,7 @@ fn batch(dice: &mut Dice, from: u64) -> Vec<LogEntry> {
 
 fn append_of(entries: &[LogEntry]) -> Append {
     let pos = entries.last().map_or(0, |e| e.pos);
-    Append { entries: entries.to_vec(), progress: progress(pos, pos - 1), status: None }
+    Append { entries: entries.to_vec(), progress: progress(pos, pos - 1), status: None, snapshot: None }
 }
 
 /// A claimed build, and its log as it stands: the note that it was queued.
@@ -822,13 +824,13 @@ async fn a_log_goes_on_where_it_ends_and_nowhere_else(place: Place) {
         assert!(matches!(put(&bad).await, Err(StoreError::Conflict)), "{:?}", bad[0].pos);
     }
     assert!(matches!(put(&[entry(4, 1, b""), entry(6, 1, b"")]).await, Err(StoreError::Other(_))));
-    let wrong = Append { entries: vec![entry(4, 1, b"x")], progress: progress(5, 4), status: None };
+    let wrong = Append { entries: vec![entry(4, 1, b"x")], progress: progress(5, 4), status: None, snapshot: None };
     assert!(matches!(store.append(&build.id, build.lease_epoch, &wrong).await, Err(StoreError::Other(_))));
 
     // Progress without entries (a view that changed) moves nothing.
-    let still = Append { entries: vec![], progress: progress(3, 9), status: None };
+    let still = Append { entries: vec![], progress: progress(3, 9), status: None, snapshot: None };
     store.append(&build.id, build.lease_epoch, &still).await.unwrap();
-    let moved = Append { entries: vec![], progress: progress(4, 9), status: None };
+    let moved = Append { entries: vec![], progress: progress(4, 9), status: None, snapshot: None };
     assert!(matches!(store.append(&build.id, build.lease_epoch, &moved).await, Err(StoreError::Conflict)));
     assert_eq!(store.progress(&build.id).await.unwrap(), progress(3, 9));
     assert!(follow(store, &build.id, 1).await == model.entries);
@@ -961,7 +963,7 @@ async fn a_build_is_finished_once(place: Place) {
 
     let append = append_of(&[entry(2, 1, b"{}")]);
     assert!(matches!(store.append(&build.id, build.lease_epoch, &append).await, Err(StoreError::Conflict)));
-    assert!(matches!(store.next_attempt(&build.id, build.lease_epoch).await, Err(StoreError::Conflict)));
+    assert!(matches!(store.next_attempt(&build.id, build.lease_epoch, None).await, Err(StoreError::Conflict)));
     assert!(store.adopt("me", 1, Adopt::ExpiredAndOwn).await.unwrap().is_empty());
 }
 
@@ -970,7 +972,7 @@ async fn a_second_attempt_begins_a_new_spool(place: Place) {
     let (build, _) = begun(&world).await;
     let append = Append { status: Some(BuildStatus::Pushing), ..append_of(&[entry(2, 1, b"a"), entry(3, 1, b"b")]) };
     world.store.append(&build.id, build.lease_epoch, &append).await.unwrap();
-    let second = world.store.next_attempt(&build.id, build.lease_epoch).await.unwrap();
+    let second = world.store.next_attempt(&build.id, build.lease_epoch, None).await.unwrap();
     assert_eq!((second.attempt, second.status, second.number), (2, BuildStatus::Starting, 1));
     assert_eq!(second.lease_epoch, build.lease_epoch);
     let place = world.store.progress(&build.id).await.unwrap();
@@ -978,7 +980,7 @@ async fn a_second_attempt_begins_a_new_spool(place: Place) {
     assert_eq!(kiops_events::chain::Chain::from_parts(0, &place.chain_hash), Some(Default::default()));
     let next = LogEntry { attempt: 2, seq: 1, ..entry(4, 1, b"c") };
     let progress = Progress { attempt: 2, ..progress(4, 1) };
-    let append = Append { entries: vec![next], progress, status: Some(BuildStatus::CheckingOut) };
+    let append = Append { entries: vec![next], progress, status: Some(BuildStatus::CheckingOut), snapshot: None };
     world.store.append(&build.id, build.lease_epoch, &append).await.unwrap();
     assert_eq!(world.build(&build.id).await.status, BuildStatus::CheckingOut);
     let attempts: Vec<_> = follow(&world.store, &build.id, 1).await.iter().map(|e| e.attempt).collect();
@@ -1090,6 +1092,52 @@ async fn expected_durations_are_the_median_of_the_last_ten(place: Place) {
     assert_eq!(world.store.expected_duration_ms(&service).await.unwrap(), Some(median));
 }
 
+async fn a_services_appetite_is_that_of_its_last_builds(place: Place) {
+    let world = World::new(&place).await;
+    let store = &world.store;
+    let (service, other) = (world.service("app").await, world.service("other").await);
+    assert_eq!(store.appetite(&service).await.unwrap(), Appetite::default());
+    let finish = async |build: &BuildRow, status, peak_anon_bytes, outgrown_bytes| {
+        let finish = FinishBuild { peak_anon_bytes, outgrown_bytes, ..finished(status) };
+        assert!(store.finish(&build.id, build.lease_epoch, &finish).await.unwrap());
+    };
+    for peak in 0..12_u64 {
+        let build = world.claimed(&service).await;
+        finish(&build, BuildStatus::Success, Some(peak << 30).filter(|peak| *peak > 0), None).await;
+    }
+    // What a failure took says nothing about what is enough, and what another service takes nothing about this one.
+    finish(&world.claimed(&service).await, BuildStatus::Failure, Some(99), None).await;
+    finish(&world.claimed(&other).await, BuildStatus::Success, Some(98), Some(97 << 30)).await;
+    let appetite = store.appetite(&service).await.unwrap();
+    let peaks: Vec<_> = appetite.successes.iter().map(|build| build.peak_anon_bytes.unwrap() >> 30).collect();
+    assert_eq!((peaks, appetite.outgrown_bytes), ((2..12).rev().collect(), None));
+
+    // Decided when its turn has come: a note and what it says are stored at once.
+    let build = world.claimed(&service).await;
+    let snapshot = BuildSnapshot { resolved_profile: Profile::Small, ..build.snapshot.clone() };
+    let append = Append { snapshot: Some(snapshot.clone()), ..append_of(&[entry(2, 1, b"{}")]) };
+    store.append(&build.id, build.lease_epoch, &append).await.unwrap();
+    assert_eq!(world.build(&build.id).await.snapshot, snapshot);
+    // What an attempt has outgrown counts once the build is over, however the next attempt ends.
+    let larger =
+        Larger { snapshot: BuildSnapshot { resolved_profile: Profile::Medium, ..snapshot }, outgrown_bytes: 2 << 30 };
+    let stale = store.next_attempt(&build.id, build.lease_epoch - 1, Some(&larger)).await;
+    assert!(matches!(stale, Err(StoreError::Conflict)));
+    let second = store.next_attempt(&build.id, build.lease_epoch, Some(&larger)).await.unwrap();
+    assert_eq!((second.attempt, &second.snapshot), (2, &larger.snapshot));
+    assert_eq!(store.appetite(&service).await.unwrap().outgrown_bytes, None);
+    finish(&second, BuildStatus::Success, None, None).await;
+    let appetite = store.appetite(&service).await.unwrap();
+    assert_eq!(appetite.successes[0], PastBuild { profile: Profile::Medium, peak_anon_bytes: None });
+    assert_eq!(appetite.outgrown_bytes, Some(2 << 30));
+    finish(&world.claimed(&service).await, BuildStatus::Failure, None, Some(8 << 30)).await;
+    assert_eq!(store.appetite(&service).await.unwrap().outgrown_bytes, Some(8 << 30));
+    // After thirty days it may be tried again.
+    const DAYS: i64 = 86_400_000;
+    place.execute(format!("UPDATE builds SET finished_at = finished_at - {}", 30 * DAYS)).await;
+    assert_eq!(store.appetite(&service).await.unwrap().outgrown_bytes, None);
+}
+
 async fn a_newer_schema_is_refused(place: Place) {
     place.open().await.close().await;
     place.open().await.close().await;
@@ -1103,7 +1151,7 @@ async fn a_newer_schema_is_refused(place: Place) {
     ] {
         place.execute(statement.to_owned()).await;
         match place.try_open().await {
-            Err(StoreError::NewerSchema { found: 9999, known: 1 }) if refused => {}
+            Err(StoreError::NewerSchema { found: 9999, known: 2 }) if refused => {}
             Ok(store) if !refused => store.close().await,
             other => panic!("refused should be {refused}: {:?}", other.err()),
         }

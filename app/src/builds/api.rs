@@ -56,13 +56,14 @@ pub struct Begun {
 }
 
 /// Starts a build and leads to it. `pick` is a branch or tag, with the head that was seen in front (`<hash>:main`) where
-/// one was; `commit` is one that was typed and wins.
+/// one was; `commit` is one that was typed and wins. A `profile` is the service's from now on.
 #[server(prefix = "/api/fn")]
 pub async fn begin_build(
     service: ServiceId,
     #[server(default)] pick: String,
     #[server(default)] commit: String,
     #[server(default)] request_key: String,
+    #[server(default)] profile: Option<Profile>,
 ) -> Result<Begun, Problem> {
     let (seen, branch) = split_pick(&pick);
     let commit = commit.trim();
@@ -71,7 +72,7 @@ pub async fn begin_build(
         commit: if commit.is_empty() { seen.map(str::to_owned) } else { Some(commit.to_owned()) },
         request_key: (!request_key.is_empty()).then_some(request_key),
     };
-    let result = begin(&service, start).await;
+    let result = begin(&service, start, profile).await;
     let page = format!("/services/edit/{service}?build=run");
     let begun = give_back("start", &page, &[("pick", &pick), ("commit", commit)], result)?;
     let query = Query::default().with("build", "run").with("id", begun.id.as_str());
@@ -80,8 +81,13 @@ pub async fn begin_build(
 }
 
 #[cfg(feature = "ssr")]
-async fn begin(service: &ServiceId, start: StartBuild) -> Result<Begun, Problem> {
+async fn begin(service: &ServiceId, start: StartBuild, profile: Option<Profile>) -> Result<Begun, Problem> {
     let (backend, caller) = (backend()?, caller()?);
+    if let Some(profile) = profile {
+        let settings = backend.services.get(&caller, service).await?.settings;
+        let input = SettingsInput { profile, ..settings.into() };
+        backend.services.save_settings(&caller, service, input).await?;
+    }
     let id = backend.builds.start(&caller, service, start).await?.id;
     // It is started, whether or not it can be shown now.
     let live = backend.builds.snapshot(&caller, &id).await.ok().map(Box::new);

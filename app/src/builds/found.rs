@@ -78,6 +78,7 @@ mod tests {
             image_size_bytes: None,
             profile: Profile::Auto,
             resolved_profile: None,
+            profile_reason: None,
             no_cache: false,
             created_by: "admin".into(),
             expected_duration_ms: None,

@@ -5,7 +5,7 @@ use super::run::request_key;
 use super::start::start_of;
 use super::{commit_text, ref_text, status_badge};
 use crate::loaded::{Page, loaded};
-use crate::locales::{t, tf};
+use crate::locales::{t, tf, tm};
 use crate::model::{BuildHead, BuildStatus, HistoryPage, HistoryQuery, StatusFilter};
 use crate::services::Shown;
 use crate::services::api::list_refs;
@@ -223,6 +223,10 @@ fn row(build: BuildHead, now: Memo<BuildHead>, clock: ServerClock, base: &str, r
             _ => build.profile.as_str().to_owned(),
         })
     };
+    let why = move || {
+        let reason = now.with(|build| build.profile_reason.clone()).filter(|reason| reason.code != "chosen")?;
+        Some(tm(&format!("note.profile_{}", reason.code), &reason.arguments))
+    };
     let branch = ref_text(&build.branch).to_owned();
     let view_log = open.clone();
     let (service, pick) = (build.service_id.to_string(), format!("{}:{}", build.commit, build.branch));
@@ -247,7 +251,7 @@ fn row(build: BuildHead, now: Memo<BuildHead>, clock: ServerClock, base: &str, r
             </td>
             <td>{move || when(build.queued_at, clock.get())}</td>
             <td>{build.created_by.clone()}</td>
-            <td>
+            <td title=why>
                 {profile}
                 {build.no_cache.then(|| view! { <span class="quiet">" · " {t("settings.no_cache")}</span> })}
             </td>

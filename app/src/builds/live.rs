@@ -509,9 +509,18 @@ fn Progress(live: Live) -> impl IntoView {
     view! { <p class="offscreen" role="status">{move || said.get()}</p> }
 }
 
-/// Something that is worth a line above the log: it was retried, it could not be cancelled any more.
+/// Something that is worth a line above the log: it was retried, it is slow, it could not be cancelled any more.
 pub fn important_notes(live: Live) -> AnyView {
-    const SHOWN: [&str; 5] = ["retried", "too_late_to_cancel", "log_capped", "buildkit_state_wiped", "restarted"];
+    const SHOWN: [&str; 8] = [
+        "retried",
+        "profile_larger",
+        "much_slower",
+        "much_slower_largest",
+        "too_late_to_cancel",
+        "log_capped",
+        "buildkit_state_wiped",
+        "restarted",
+    ];
     view! {
         {move || {
             live.view

@@ -1,14 +1,16 @@
 //! How a build ended: the image and its facts, or what failed, why, and what to do.
 
+use super::api::BeginBuild;
 use super::live::{Live, important_notes, what};
 use super::log::plain_click;
 use super::run::request_key;
 use super::start::start_of;
 use super::status_badge;
 use crate::locales::{has, t, tf, tm};
-use crate::model::{BuildDetail, Evidence};
+use crate::model::{BuildDetail, Diagnosis, Evidence};
 use crate::ui::{CopyButton, FormError, PostForm, Problems, Returned, format, when};
 use leptos::prelude::*;
+use leptos::server_fn::ServerFn;
 use std::collections::BTreeMap;
 
 #[component]
@@ -99,17 +101,21 @@ pub fn ResultBox(live: Live) -> impl IntoView {
     .into_any()
 }
 
+/// What a build is started again with.
+fn service_and_pick(live: Live) -> (String, String) {
+    live.build.with_untracked(|b| (b.head.service_id.to_string(), format!("{}:{}", b.head.commit, b.head.branch)))
+}
+
 /// The same commit with today's settings.
 #[component]
 fn Again(live: Live) -> impl IntoView {
     let key = request_key();
-    let (service, pick) =
-        live.build.with_untracked(|b| (b.head.service_id.clone(), format!("{}:{}", b.head.commit, b.head.branch)));
-    let post = start_of(service.clone(), || ());
+    let (service, pick) = service_and_pick(live);
+    let post = start_of(live.build.with_untracked(|b| b.head.service_id.clone()), || ());
     let problems = Problems::new(post, &Returned::default());
     view! {
         <PostForm post=post>
-            <input type="hidden" name="service" value=service.to_string()/>
+            <input type="hidden" name="service" value=service/>
             <input type="hidden" name="pick" value=pick/>
             <input type="hidden" name="request_key" value=key/>
             <button type="submit" class="button small" title=t("result.again_hint") disabled=move || post.pending()>
@@ -169,7 +175,9 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
                 <span class="spacer"></span>
                 <span class="quiet failure-facts">{what(&head)} " · " {took} " · " <code>{code.clone()}</code></span>
             </div>
-            <p class="failure-why">{failure_text(&code, "why", &args)} " " {failure_text(&code, "do", &args)}</p>
+            <p class="failure-why">
+                {failure_text(&code, "why", &args)} " " {failure_text(&code, Diagnosis::advice(&args), &args)}
+            </p>
             {important_notes(live)}
             {evidence
                 .into_iter()
@@ -213,9 +221,28 @@ pub fn FailureBox(live: Live, base: String) -> impl IntoView {
                     })
                     .collect_view()}
                 <span class="spacer"></span>
+                {args.get("larger").map(|profile| with_profile(live, profile))}
                 <Again live=live/>
             </div>
         </div>
+    }
+    .into_any()
+}
+
+/// The same commit with another size, which is the service's from then on. The browser posts it by itself: the page is
+/// loaded anew, and with it the settings that have changed.
+fn with_profile(live: Live, profile: &str) -> AnyView {
+    let (service, pick) = service_and_pick(live);
+    view! {
+        <form method="post" action=BeginBuild::url()>
+            <input type="hidden" name="service" value=service/>
+            <input type="hidden" name="pick" value=pick/>
+            <input type="hidden" name="profile" value=profile.to_owned()/>
+            <input type="hidden" name="request_key" value=request_key()/>
+            <button type="submit" class="button small" title=t("result.larger_hint")>
+                {tf("result.larger", &[("profile", profile)])}
+            </button>
+        </form>
     }
     .into_any()
 }

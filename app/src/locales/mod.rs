@@ -61,11 +61,12 @@ pub fn tm(key: &str, args: &BTreeMap<String, String>) -> String {
     fill(find(key).unwrap_or(key), |name| argument(args, name))
 }
 
-/// A value as people read it: `free` is told of `free_bytes`.
+/// A value as people read it: `free` is told of `free_bytes`, `took` of `took_ms`.
 fn argument<'a>(args: &'a BTreeMap<String, String>, name: &str) -> Option<Cow<'a, str>> {
     args.get(name).map(|value| value.as_str().into()).or_else(|| {
-        let bytes = args.get(&format!("{name}_bytes"))?.parse().ok()?;
-        Some(crate::ui::format::memory(bytes).into())
+        let number = |unit: &str| args.get(&format!("{name}_{unit}"))?.parse().ok();
+        let time = || Some(crate::ui::format::clock(i64::try_from(number("ms")?).ok()?));
+        number("bytes").map(crate::ui::format::memory).or_else(time).map(Cow::from)
     })
 }
 
@@ -373,9 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_as_people_read_them() {
-        let args = [("free_bytes", "1610612736"), ("host", "h")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-        assert_eq!(message(Lang::En, "{free} at {host}{needed}", &args), "1.5 GiB at h");
+    fn sizes_and_times_are_told_as_people_read_them() {
+        let args = [("free_bytes", "1610612736"), ("took_ms", "65000"), ("host", "h")];
+        let args = args.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        assert_eq!(message(Lang::En, "{free} at {host}{needed} for {took}", &args), "1.5 GiB at h for 1:05");
     }
 
     #[test]

@@ -162,8 +162,10 @@ pub struct BuildHead {
     pub image_size_bytes: Option<i64>,
     /// As asked for.
     pub profile: Profile,
-    /// What `auto` was resolved to.
+    /// What `auto` was resolved to, once its turn has come.
     pub resolved_profile: Option<Profile>,
+    #[serde(default)]
+    pub profile_reason: Option<ProfileReason>,
     pub no_cache: bool,
     pub created_by: String,
     /// From this service's earlier builds.
@@ -185,6 +187,14 @@ impl BuildHead {
     pub fn cancelling(&self) -> bool {
         self.cancel_requested_at.is_some() && !self.status.is_final()
     }
+}
+
+/// Why a build has its size, as a code: its sentence is that of the note `profile_` and the code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProfileReason {
+    /// `chosen`, `no_history`, `measured`, `after_oom`, `larger`.
+    pub code: String,
+    pub arguments: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -209,6 +219,14 @@ pub struct Diagnosis {
     pub message: String,
     /// Codes of what the product can do about it: `registry_settings`, `source_settings`, `build_settings`, `rebuild`.
     pub actions: Vec<String>,
+}
+
+impl Diagnosis {
+    /// Which of its class' sentences says what to do: where a larger size may help, and where there is none, it is
+    /// another one.
+    pub fn advice(arguments: &BTreeMap<String, String>) -> &'static str {
+        ["larger", "largest"].into_iter().find(|name| arguments.contains_key(*name)).unwrap_or("do")
+    }
 }
 
 /// A line's address: it can be linked and jumped to.

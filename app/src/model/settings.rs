@@ -4,7 +4,7 @@ use crate::error::{Problem, Result};
 use serde::{Deserialize, Serialize};
 
 /// The size of a build. The amounts behind the names are an administrator's table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     #[default]
@@ -38,6 +38,11 @@ impl Profile {
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|p| p.as_str() == text)
+    }
+
+    /// The next size; none after the last one, nor of `auto`, which is no size.
+    pub fn larger(self) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| self != Self::Auto && *p > self)
     }
 
     /// CPU limit in millicores and memory in bytes, as the table comes; `auto` has none of its own.
@@ -145,6 +150,23 @@ pub enum DockerfileMode {
     Path,
 }
 
+/// As if they had been sent in by whoever read them.
+impl From<BuildSettings> for SettingsInput {
+    fn from(settings: BuildSettings) -> Self {
+        let dockerfile = match settings.dockerfile {
+            DockerfileChoice::Auto => DockerfileInput::default(),
+            DockerfileChoice::Path { path } => DockerfileInput { mode: DockerfileMode::Path, path: Some(path) },
+        };
+        Self {
+            dockerfile,
+            profile: settings.profile,
+            no_cache: settings.no_cache,
+            time_limit_s: Some(settings.time_limit_s),
+            version: Some(settings.version),
+        }
+    }
+}
+
 impl SettingsInput {
     /// Checks and normalises; the version is the caller's business.
     pub fn validate(&self) -> Result<BuildSettings> {
@@ -208,6 +230,19 @@ mod tests {
                 .windows(2)
                 .all(|w| w[0].cpu_millicores < w[1].cpu_millicores && w[0].memory_bytes < w[1].memory_bytes)
         );
+        let grown: Vec<_> = std::iter::successors(Some(Profile::Small), |p| p.larger()).collect();
+        assert_eq!((&grown[..], Profile::Auto.larger()), (&Profile::ALL[1..], None));
+    }
+
+    #[test]
+    fn settings_that_were_read_can_be_sent_in() {
+        for dockerfile in [DockerfileChoice::Auto, DockerfileChoice::Path { path: "docker/Dockerfile".into() }] {
+            let stored =
+                BuildSettings { dockerfile, profile: Profile::Large, no_cache: true, time_limit_s: 90, version: 7 };
+            let input = SettingsInput::from(stored.clone());
+            assert_eq!(input.version, Some(7));
+            assert_eq!(input.validate(), Ok(BuildSettings { version: 0, ..stored }));
+        }
     }
 
     #[test]

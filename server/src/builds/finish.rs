@@ -3,12 +3,12 @@
 //! so that doing it twice, or being killed in the middle, ends the same.
 
 use super::follow::{Driver, Ending, Leave};
-use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, PUSH_BEGAN, RETRIED};
-use super::{Inner, evidence};
+use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, LARGER, PUSH_BEGAN, RETRIED};
+use super::{Inner, evidence, profile};
 use crate::clock::now_ms;
 use crate::diagnosis::{self, End};
 use crate::registry::{Image, RegistryError, Repository};
-use crate::store::{BuildRow, FinishBuild};
+use crate::store::{BuildRow, FinishBuild, Larger};
 use kiops_app::model::{BuildStatus, Diagnosis};
 use kiops_events::event::{AgentEnd, AgentResult};
 use kiops_events::{BuildView, Phase};
@@ -38,9 +38,17 @@ enum Asked {
 struct Facts<'a> {
     ending: &'a Ending,
     cancel: bool,
-    attempt: u32,
+    /// One attempt more after a fault is all there is; one with more memory is counted apart.
+    retried: bool,
     push_may_have_begun: bool,
     asked: Asked,
+}
+
+impl Facts<'_> {
+    /// Whether the registry may hold this attempt's image after all.
+    fn may_have_pushed(&self) -> bool {
+        self.push_may_have_begun && self.asked != Asked::Absent
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -70,10 +78,12 @@ fn decide(facts: &Facts<'_>) -> Verdict {
         // The author's, the settings' or a person's business: another attempt would end the same.
         Ending::Refused { .. } => return Verdict::Failure,
         Ending::Overdue => Verdict::Failure,
+        // More memory may help, but not an image that is there already.
+        Ending::Befell { situation, .. } if situation.code == profile::OUT_OF_MEMORY => Verdict::Failure,
         Ending::Befell { situation, .. } if !passes(situation.code) => return Verdict::Failure,
         Ending::Result(AgentResult { end: AgentEnd::Failure | AgentEnd::TimeLimit, .. }) => return Verdict::Failure,
         // Something around the build failed: the machine went down, the daemon died, the spool is gone.
-        Ending::Vanished | Ending::Befell { .. } | Ending::Result(_) if facts.attempt == 1 => Verdict::Retry,
+        Ending::Vanished | Ending::Befell { .. } | Ending::Result(_) if !facts.retried => Verdict::Retry,
         Ending::Vanished | Ending::Befell { .. } | Ending::Result(_) => Verdict::Failure,
     };
     if facts.push_may_have_begun && facts.asked == Asked::NotYet { Verdict::Ask } else { otherwise }
@@ -84,8 +94,7 @@ fn decide(facts: &Facts<'_>) -> Verdict {
 fn passes(code: &str) -> bool {
     !matches!(
         code,
-        "oom"
-            | "pod_deadline"
+        "pod_deadline"
             | "pod_disk"
             | "image_pull"
             | "container_config"
@@ -121,10 +130,11 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
     if now.lease_epoch != driver.row.lease_epoch {
         return Err(Leave::Quietly);
     }
+    let attempt = driver.row.attempt;
     let mut facts = Facts {
         ending: &ending,
         cancel: now.cancel_requested_at.is_some(),
-        attempt: driver.row.attempt,
+        retried: attempt > 1 + u32::from(profile::stepped_up(&driver.row.snapshot)),
         push_may_have_begun: push_may_have_begun(&ending, &driver.progress.view),
         asked: Asked::NotYet,
     };
@@ -133,7 +143,7 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
         facts.asked = ask(driver).await;
         verdict = decide(&facts);
     }
-    tracing::info!(build = %driver.row.id, attempt = facts.attempt, ?verdict, "an attempt is over");
+    tracing::info!(build = %driver.row.id, attempt, ?verdict, "an attempt is over");
 
     let mut notes = notes_of(driver, &ending);
     let log_verified = match &ending {
@@ -143,7 +153,7 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
     };
     let has_result = matches!(ending, Ending::Result(_) | Ending::Befell { result: Some(_), .. });
     if log_verified == Some(false) && has_result {
-        notes.push(("log_mismatch", attempt_argument(facts.attempt)));
+        notes.push(("log_mismatch", attempt_argument(attempt)));
     }
     if !has_result {
         let agent_now_ms = driver.agent_now_ms();
@@ -151,13 +161,8 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
     }
     match verdict {
         Verdict::Retry => {
-            let mut args = attempt_argument(facts.attempt + 1);
-            args.insert(PUSH_BEGAN.to_owned(), facts.push_may_have_begun.to_string());
-            notes.push((RETRIED, args));
-            say(driver, notes).await?;
-            let row = driver.inner.store.next_attempt(&driver.row.id, driver.row.lease_epoch).await?;
-            driver.channel.touch();
-            Ok(Settled::Again(Box::new(row)))
+            notes.push((RETRIED, next_arguments(attempt, &facts)));
+            again(driver, notes, None).await
         }
         Verdict::Success { digest } => {
             let image_tag = spec::reference(&driver.row, &driver.progress.view);
@@ -183,15 +188,46 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
         Verdict::Cancelled => end(driver, notes, plain(BuildStatus::Cancelled, log_verified)).await,
         // Asked above, and what was asked is never asked again.
         Verdict::Failure | Verdict::Ask => {
-            let diagnosis = diagnose(driver, &ending).await?;
+            let mut diagnosis = diagnose(driver, &ending).await?;
+            let out_of_memory = diagnosis.code == profile::OUT_OF_MEMORY;
+            let snapshot = &driver.row.snapshot;
+            let memory_bytes = profile::size(snapshot).memory_bytes;
+            if out_of_memory {
+                if !facts.may_have_pushed()
+                    && let Some(larger) = profile::step_up(snapshot)
+                {
+                    let mut args = next_arguments(attempt, &facts);
+                    args.extend(larger.reason.arguments.clone());
+                    notes.push((LARGER, args));
+                    let larger = Larger { snapshot: larger.within(snapshot), outgrown_bytes: memory_bytes };
+                    return again(driver, notes, Some(larger)).await;
+                }
+                diagnosis.arguments.extend([profile::advice(snapshot)]);
+            }
             let finish = FinishBuild {
                 failure_code: Some(diagnosis.code.clone()),
                 diagnosis: Some(diagnosis),
+                outgrown_bytes: out_of_memory.then_some(memory_bytes),
                 ..plain(BuildStatus::Failure, log_verified)
             };
             end(driver, notes, finish).await
         }
     }
+}
+
+/// What the note says that an attempt after this one begins with.
+fn next_arguments(attempt: u32, facts: &Facts<'_>) -> BTreeMap<String, String> {
+    let mut args = attempt_argument(attempt + 1);
+    args.insert(PUSH_BEGAN.to_owned(), facts.push_may_have_begun.to_string());
+    args
+}
+
+async fn again(driver: &mut Driver, notes: Notes, larger: Option<Larger>) -> Result<Settled, Leave> {
+    say(driver, notes).await?;
+    let (id, epoch) = (&driver.row.id, driver.row.lease_epoch);
+    let row = driver.inner.store.next_attempt(id, epoch, larger.as_ref()).await?;
+    driver.channel.touch();
+    Ok(Settled::Again(Box::new(row)))
 }
 
 /// The end of a build whose stored progress or secrets cannot be read: nothing can be followed or appended any more.
@@ -240,6 +276,8 @@ fn plain(status: BuildStatus, log_verified: Option<bool>) -> FinishBuild {
         failure_code: None,
         diagnosis: None,
         log_verified,
+        peak_anon_bytes: None,
+        outgrown_bytes: None,
     }
 }
 
@@ -282,7 +320,13 @@ async fn say(driver: &mut Driver, notes: Notes) -> Result<(), Leave> {
 }
 
 async fn end(driver: &mut Driver, notes: Notes, finish: FinishBuild) -> Result<Settled, Leave> {
+    if finish.status != BuildStatus::Cancelled {
+        driver.say_if_slow().await?;
+    }
     say(driver, notes).await?;
+    // None where nothing could be measured: a build that takes no memory at all is not known yet.
+    let peak_anon_bytes = Some(driver.progress.view.peak_anon_bytes).filter(|bytes| *bytes > 0);
+    let finish = FinishBuild { peak_anon_bytes, ..finish };
     let finished = driver.inner.store.finish(&driver.row.id, driver.row.lease_epoch, &finish).await?;
     if finished {
         tracing::info!(build = %driver.row.id, status = finish.status.as_str(), "a build is over");
@@ -388,6 +432,7 @@ async fn diagnose(driver: &Driver, ending: &Ending) -> Result<Diagnosis, Leave> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::{Grade, Situation};
 
     fn result(end: AgentEnd, push_began: bool) -> Ending {
         Ending::Result(AgentResult {
@@ -411,11 +456,16 @@ mod tests {
         Ending::Refused { code: "agent_missing".into(), detail: String::new() }
     }
 
+    fn out_of_memory() -> Ending {
+        let situation = Situation { code: "oom", args: BTreeMap::new(), grade: Grade::Ended };
+        Ending::Befell { situation, result: None }
+    }
+
     /// Asks the registry where the rule wants it, and says what came of it.
     fn settled(ending: &Ending, cancel: bool, attempt: u32, answer: Asked) -> (bool, Verdict) {
         let view = BuildView { phase: Some(Phase::Build), ..BuildView::default() };
         let push_may_have_begun = push_may_have_begun(ending, &view);
-        let mut facts = Facts { ending, cancel, attempt, push_may_have_begun, asked: Asked::NotYet };
+        let mut facts = Facts { ending, cancel, retried: attempt > 1, push_may_have_begun, asked: Asked::NotYet };
         match decide(&facts) {
             Verdict::Ask => {
                 facts.asked = answer;
@@ -465,6 +515,10 @@ mod tests {
             // What a person must change is not tried again.
             (refused(), false, 1, holds(), false, Failure),
             (Ending::Overdue, false, 1, Asked::Absent, true, Failure),
+            // Whether more memory may help is looked at where nothing else can.
+            (out_of_memory(), false, 1, Asked::Absent, true, Failure),
+            (out_of_memory(), false, 1, holds(), true, success("sha256:there")),
+            (out_of_memory(), true, 1, Asked::Absent, true, Cancelled),
         ];
         for (ending, cancel, attempt, answer, asked, verdict) in cases {
             let case = format!("{ending:?}, cancel {cancel}, attempt {attempt}, {answer:?}");

@@ -3,13 +3,14 @@
 //! dies, or whose server dies, goes on from what is stored.
 
 use super::live::Channel;
+use super::profile;
 use super::redact::Redactor;
 use super::spec::{self, Secrets};
 use super::{Inner, finish, read};
 use crate::clock::now_ms;
 use crate::runner::relay::{self, BATCH_BYTES, Conversation, Peer, Received, RelayError};
 use crate::runner::{Grade, RunState, RunnerError, Situation};
-use crate::store::{Append, BuildRow, LogEntry, Progress, StoreError};
+use crate::store::{Append, BuildRow, BuildSnapshot, LogEntry, Progress, StoreError};
 use crate::sync_points::Point;
 use kiops_app::model::BuildStatus;
 use kiops_events::chain::Chain;
@@ -151,6 +152,7 @@ pub(super) struct Driver {
     /// The server's clock at the agent's zero, as the last handshake stated it.
     agent_zero_ms: Option<i64>,
     last_at_ms: i64,
+    said_slow: bool,
     begun: Instant,
     told_to_stop: Option<Instant>,
     /// Nobody shall be told of this batch before the next commit may happen.
@@ -179,6 +181,7 @@ impl Driver {
         let chain = chain_of(&progress)?;
         let secrets = open_secrets(&inner, &row).await?;
         let redactor = Redactor::new(secrets.texts(&row).iter().map(String::as_str));
+        let said_slow = progress.view.notes.iter().any(|note| profile::SLOW_NOTES.contains(&note.code.as_str()));
         let channel = inner.hub.channel(&row.id);
         channel.touch();
         Ok(Self {
@@ -194,6 +197,7 @@ impl Driver {
             entries: Vec::new(),
             agent_zero_ms: None,
             last_at_ms: 0,
+            said_slow,
             begun: Instant::now(),
             told_to_stop: None,
             commit_from: Instant::now(),
@@ -249,10 +253,13 @@ impl Driver {
                 }
                 Ok(RunState::Gone) if self.progress.seq > 0 => return Ok(Ending::Vanished),
                 Ok(RunState::Gone) if self.control.borrow().cancel => return Ok(Ending::NeverStarted),
-                Ok(RunState::Gone) => match self.start().await {
-                    Ok(()) => break,
-                    Err(error) => error,
-                },
+                Ok(RunState::Gone) => {
+                    self.resolve_profile().await?;
+                    match self.start().await {
+                        Ok(()) => break,
+                        Err(error) => error,
+                    }
+                }
                 Err(error) => error,
             };
             tries += 1;
@@ -298,6 +305,19 @@ impl Driver {
                 ending
             }
         }
+    }
+
+    /// What `auto` means for this build: decided once, by what is known when its turn has come, and stored with the note
+    /// that says so before the runner hears of it.
+    async fn resolve_profile(&mut self) -> Result<(), Leave> {
+        if !profile::is_open(&self.row.snapshot) {
+            return Ok(());
+        }
+        let resolved = profile::resolve(&self.inner.store.appetite(&self.row.service_id).await?);
+        let snapshot = resolved.within(&self.row.snapshot);
+        self.note_with(vec![(&resolved.note(), resolved.reason.arguments)], Some(snapshot)).await?;
+        self.channel.touch();
+        Ok(())
     }
 
     async fn start(&self) -> Result<(), RunnerError> {
@@ -497,7 +517,7 @@ impl Driver {
                 events.push(kind);
             }
         }
-        self.commit(status).await?;
+        self.commit(status, None).await?;
         if watched {
             self.channel.publish(&self.progress.view, first_row, events);
         } else {
@@ -527,19 +547,26 @@ impl Driver {
         self.entries.push(LogEntry { pos: self.progress.pos, attempt, seq, at_ms, rows: row_count(kind), payload });
     }
 
-    async fn commit(&mut self, status: Option<BuildStatus>) -> Result<(), Leave> {
+    async fn commit(&mut self, status: Option<BuildStatus>, snapshot: Option<BuildSnapshot>) -> Result<(), Leave> {
         self.progress.chain_count = self.chain.count;
         self.progress.chain_hash = self.chain.hex();
         // A late event cannot move a build backwards, nor can an earlier one that comes in the same batch.
         let status = status.filter(|s| s.rank() > self.row.status.rank());
-        let append =
-            Append { entries: std::mem::take(&mut self.entries), progress: std::mem::take(&mut self.progress), status };
+        let append = Append {
+            entries: std::mem::take(&mut self.entries),
+            progress: std::mem::take(&mut self.progress),
+            status,
+            snapshot,
+        };
         let stored = self.inner.store.append(&self.row.id, self.row.lease_epoch, &append).await;
-        let Append { mut entries, progress, .. } = append;
+        let Append { mut entries, progress, snapshot, .. } = append;
         entries.clear();
         self.entries = entries;
         self.progress = progress;
         stored?;
+        if let Some(snapshot) = snapshot {
+            self.row.snapshot = snapshot;
+        }
         self.commit_from = Instant::now() + COMMIT_EVERY;
         if let Some(status) = status {
             self.row.status = status;
@@ -550,6 +577,15 @@ impl Driver {
 
     /// Appends notes of the server's own.
     pub async fn note(&mut self, notes: Vec<(&str, BTreeMap<String, String>)>) -> Result<(), Leave> {
+        self.note_with(notes, None).await
+    }
+
+    /// The same, together with what they say of the build itself.
+    async fn note_with(
+        &mut self,
+        notes: Vec<(&str, BTreeMap<String, String>)>,
+        snapshot: Option<BuildSnapshot>,
+    ) -> Result<(), Leave> {
         if notes.is_empty() {
             return Ok(());
         }
@@ -563,7 +599,7 @@ impl Driver {
             self.take(0, at_ms, offset_ms, &kind, payload);
             events.push(kind);
         }
-        self.commit(None).await?;
+        self.commit(None, snapshot).await?;
         if self.channel.is_watched() {
             self.channel.publish(&self.progress.view, first_row, events);
         }
@@ -596,7 +632,20 @@ impl Driver {
                 Err(error) => tracing::warn!(build = %self.row.id, %error, "an agent could not be told to stop"),
             }
         }
-        Ok(())
+        self.say_if_slow().await
+    }
+
+    /// Says once that the build takes far longer than its service's others. Only what was heard counts, and only of the
+    /// first attempt: what came before a later one is no slowness, nor is the wait for a place to build in.
+    pub async fn say_if_slow(&mut self) -> Result<(), Leave> {
+        let took_ms = self.agent_zero_ms.map_or(0, |zero| self.last_at_ms - zero);
+        if self.said_slow || self.row.attempt > 1 || took_ms < profile::SLOWER_BY_MS || !self.builds() {
+            return Ok(());
+        }
+        let usual_ms = self.inner.store.expected_duration_ms(&self.row.service_id).await?;
+        let Some(usual_ms) = usual_ms.filter(|usual| profile::much_slower(took_ms, *usual)) else { return Ok(()) };
+        self.said_slow = true;
+        self.note(vec![profile::slow_note(&self.row.snapshot, took_ms, usual_ms)]).await
     }
 
     /// When waiting for the agent's last word ends.

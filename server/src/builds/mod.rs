@@ -6,6 +6,7 @@
 //! | `start` | a click becomes a row |
 //! | `queue` | rows become running builds, in order, as many as may run |
 //! | `follow` | one task a running build: what the agent wrote is stored, then published, then acknowledged |
+//! | `profile` | which size a build gets, and what is said when it was too small |
 //! | `finish` | the one place where a build ends |
 //! | `reconcile` | whatever died is found again: at the start, and every few seconds |
 //! | `live` | who watches a build is told what changed |
@@ -18,6 +19,7 @@ mod evidence;
 mod finish;
 mod follow;
 pub mod live;
+mod profile;
 mod queue;
 pub mod read;
 mod reconcile;

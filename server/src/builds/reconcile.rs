@@ -1,7 +1,8 @@
 //! Whatever died is found again: builds of a server that is no more, tasks that ended too early, attempts that nobody
 //! has let go of. At the start, and every few seconds.
 
-use super::{Inner, queue};
+use super::{Inner, profile, queue};
+use crate::clock::now_ms;
 use crate::store::Adopt;
 use kiops_app::model::BuildId;
 use std::collections::HashSet;
@@ -63,6 +64,13 @@ pub(super) async fn sweep(inner: &Arc<Inner>) {
                 for row in held.iter().filter(|row| row.cancel_requested_at.is_some()) {
                     if let Some(control) = running.get(&row.id) {
                         control.send_if_modified(|c| !std::mem::replace(&mut c.cancel, true));
+                    }
+                }
+                // Time alone may have made them slow: their tasks look whether it has.
+                let long = |started: i64| now_ms() - started >= profile::SLOWER_BY_MS;
+                for row in held.iter().filter(|row| row.started_at.is_some_and(long)) {
+                    if let Some(control) = running.get(&row.id) {
+                        control.send_modify(|_| ());
                     }
                 }
             }

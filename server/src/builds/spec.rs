@@ -1,11 +1,13 @@
 //! From a build's row to what its agent is given. Pure, but for the secrets, which are handed in.
 
+use super::profile;
 use crate::registry::docker_config;
 use crate::runner::StartSpec;
 use crate::store::BuildRow;
-use kiops_app::model::{DockerfileChoice, Profile, ProfileSize, RegistryConfig, RegistryKind, image_tag};
+use kiops_app::model::{DockerfileChoice, RegistryConfig, RegistryKind, image_tag};
 use kiops_events::BuildView;
 use kiops_events::spec::*;
+use kiops_events::view::NoteView;
 use kiops_events::wire::VERSION;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +19,10 @@ pub const LABEL_ATTEMPT: &str = "io.kiops.attempt";
 const TOKEN_USER: &str = "oauth2";
 /// Where a service's registry cache lies: beside its image, so that the same login may write it.
 const CACHE_NAME: &str = "buildcache";
-/// The note that a further attempt begins with; its argument says whether the one before may have pushed.
+/// The notes that a further attempt begins with: after a fault, and with more memory. One of their arguments says whether
+/// the attempt before may have pushed.
 pub const RETRIED: &str = "retried";
+pub const LARGER: &str = "profile_larger";
 pub const PUSH_BEGAN: &str = "push_began";
 
 /// The values that a build is started with and that stand in no row.
@@ -45,13 +49,15 @@ impl Secrets {
 
 /// The tag of this attempt's image.
 pub fn tag(row: &BuildRow, view: &BuildView) -> String {
-    // Of the note that began this very attempt: who was killed between that note and the attempt settles the one before.
-    let begins_this =
-        |n: &kiops_events::view::NoteView| n.args.get("attempt").is_some_and(|a| *a == row.attempt.to_string());
-    let pushed_before = view
-        .notes
-        .iter()
-        .any(|n| n.code == RETRIED && begins_this(n) && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true"));
+    // Of the notes that began this attempt and those before it: who was killed between such a note and its attempt settles
+    // the one before.
+    let has_begun =
+        |n: &NoteView| n.args.get("attempt").and_then(|a| a.parse().ok()).is_some_and(|a: u32| a <= row.attempt);
+    let pushed_before = view.notes.iter().any(|n| {
+        [RETRIED, LARGER].contains(&n.code.as_str())
+            && has_begun(n)
+            && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true")
+    });
     image_tag(&row.branch, row.number, &row.commit, pushed_before.then_some(row.attempt))
 }
 
@@ -67,7 +73,7 @@ pub fn start_spec(
     hold: Duration,
 ) -> StartSpec {
     let snapshot = &row.snapshot;
-    let size = snapshot.resolved_profile.default_size().unwrap_or(ProfileSize::MEDIUM);
+    let size = profile::size(snapshot);
     let cgroup = CgroupSpec {
         parent: format!("kiops/{}", row.service_id),
         cpu_millicores: size.cpu_millicores,
@@ -142,21 +148,13 @@ fn full_reference(branch: &str) -> String {
     if branch.starts_with("refs/") { branch.to_owned() } else { format!("refs/heads/{branch}") }
 }
 
-/// What a build asked for as `auto` gets. Without measurements of this service it is the middle of the table.
-pub fn resolve(profile: Profile) -> Profile {
-    match profile {
-        Profile::Auto => Profile::Medium,
-        named => named,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use kiops_app::model::{BuildId, BuildSettings, BuildStatus, ID_LETTERS, OrgId, SecretId, ServiceId};
+    use kiops_app::model::{BuildId, BuildSettings, BuildStatus, ID_LETTERS, OrgId, Profile, SecretId, ServiceId};
     use kiops_events::EventKind;
 
-    fn row(branch: &str, attempt: u32) -> BuildRow {
+    pub fn row(branch: &str, attempt: u32) -> BuildRow {
         BuildRow {
             id: BuildId::from_random([1; ID_LETTERS]),
             org_id: OrgId::from_random([1; ID_LETTERS]),
@@ -196,6 +194,7 @@ mod tests {
                 settings: BuildSettings { no_cache: true, ..BuildSettings::default() },
                 cache_generation: 3,
                 resolved_profile: Profile::Small,
+                profile_reason: None,
             },
         }
     }
@@ -242,10 +241,14 @@ mod tests {
 
     #[test]
     fn a_tag_says_when_an_earlier_attempt_may_have_pushed() {
+        let begun = |view: &mut BuildView, code: &str, attempt: u32, began: &str| {
+            let args = [(PUSH_BEGAN, began.to_owned()), ("attempt", attempt.to_string())];
+            let args = args.map(|(k, v)| (k.to_owned(), v)).into();
+            view.apply(view.pos + 1, attempt - 1, 0, &EventKind::Note { code: code.into(), args });
+        };
         let retried = |began: &str| {
             let mut view = BuildView::default();
-            let args = [(PUSH_BEGAN, began), ("attempt", "2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-            view.apply(1, 1, 0, &EventKind::Note { code: RETRIED.into(), args });
+            begun(&mut view, RETRIED, 2, began);
             view
         };
         assert_eq!(tag(&row("main", 1), &BuildView::default()), "main-7-0d4f1c2");
@@ -253,5 +256,13 @@ mod tests {
         assert_eq!(tag(&row("main", 2), &retried("true")), "main-7-0d4f1c2-r2");
         // Killed between the note and the attempt that it announces.
         assert_eq!(tag(&row("main", 1), &retried("true")), "main-7-0d4f1c2");
+        // What an attempt may have pushed stays in the way of all that follow.
+        let mut thrice = retried("true");
+        begun(&mut thrice, LARGER, 3, "false");
+        assert_eq!(tag(&row("main", 3), &thrice), "main-7-0d4f1c2-r3");
+        let mut larger = retried("false");
+        begun(&mut larger, LARGER, 3, "true");
+        assert_eq!(tag(&row("main", 2), &larger), "main-7-0d4f1c2");
+        assert_eq!(tag(&row("main", 3), &larger), "main-7-0d4f1c2-r3");
     }
 }

@@ -1,7 +1,7 @@
 //! A click becomes a row: checks, a snapshot of everything the build needs, one transaction. Git is asked only when
 //! nobody has said which commit is meant; nothing else here leaves this machine.
 
-use super::{Head, Inner, spec};
+use super::{Head, Inner, profile};
 use crate::audit::changed;
 use crate::problems::{of_store, random};
 use crate::store::{BuildSnapshot, CancelOutcome, NewBuild, ServiceRow};
@@ -66,7 +66,8 @@ fn snapshot(service: &ServiceRow) -> BuildSnapshot {
         registry_secret: service.registry_secret.clone(),
         settings: service.settings.clone(),
         cache_generation: service.cache_generation,
-        resolved_profile: spec::resolve(service.settings.profile),
+        resolved_profile: service.settings.profile,
+        profile_reason: profile::reason_at_start(service.settings.profile),
     }
 }
 

@@ -17,5 +17,5 @@ pub fn of_problem(lang: Lang, problem: &Problem) -> String {
 
 pub fn of_diagnosis(lang: Lang, diagnosis: &Diagnosis) -> String {
     let part = |part: &str| locales::message(lang, &format!("failure.{}.{part}", diagnosis.code), &diagnosis.arguments);
-    format!("{}: {} {}", part("title"), part("why"), part("do"))
+    format!("{}: {} {}", part("title"), part("why"), part(Diagnosis::advice(&diagnosis.arguments)))
 }

@@ -90,7 +90,7 @@ pub async fn open(url: &DatabaseUrl) -> Result<SharedStore> {
 /// The migrations of one engine, by the names that both have: a file that one of them lacks does not compile.
 macro_rules! migrations {
     ($engine:literal) => {
-        $crate::store::connect::migrations![$engine: (1, "first")]
+        $crate::store::connect::migrations![$engine: (1, "first"), (2, "appetite")]
     };
     ($engine:literal: $(($version:literal, $name:literal)),+) => {
         $crate::store::connect::migrator([$((

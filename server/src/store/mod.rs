@@ -14,8 +14,8 @@ pub use sole::Sole;
 
 use async_trait::async_trait;
 use kiops_app::model::{
-    BuildId, BuildSettings, BuildStatus, Diagnosis, HistoryQuery, OrgId, Profile, RegistryConfig, SecretId, ServiceId,
-    UserId,
+    BuildId, BuildSettings, BuildStatus, Diagnosis, HistoryQuery, OrgId, Profile, ProfileReason, RegistryConfig,
+    SecretId, ServiceId, UserId,
 };
 use kiops_events::BuildView;
 use std::sync::Arc;
@@ -143,7 +143,11 @@ pub struct BuildSnapshot {
     pub settings: BuildSettings,
     /// Given by the store when the build is queued.
     pub cache_generation: i64,
+    /// What is built with: `auto` stays until its turn has come.
     pub resolved_profile: Profile,
+    /// None while that is not decided, and of builds that were decided before reasons were kept.
+    #[serde(default)]
+    pub profile_reason: Option<ProfileReason>,
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +207,35 @@ pub struct FinishBuild {
     pub failure_code: Option<String>,
     pub diagnosis: Option<Diagnosis>,
     pub log_verified: Option<bool>,
+    /// The most anonymous memory that was measured.
+    pub peak_anon_bytes: Option<u64>,
+    /// The last attempt's memory, where that proved too little.
+    pub outgrown_bytes: Option<u64>,
+}
+
+/// What a build goes on with after an attempt that ran out of memory.
+#[derive(Clone, Debug)]
+pub struct Larger {
+    pub snapshot: BuildSnapshot,
+    /// Memory that proved too little.
+    pub outgrown_bytes: u64,
+}
+
+/// What is known of a service's appetite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appetite {
+    /// The last ten successful builds, the newest first.
+    pub successes: Vec<PastBuild>,
+    /// The most memory that proved too little for a build of the last thirty days.
+    pub outgrown_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastBuild {
+    /// The size that it was built with.
+    pub profile: Profile,
+    /// None where nothing could be measured.
+    pub peak_anon_bytes: Option<u64>,
 }
 
 /// The server's place in an attempt's spool and in the build's log, stored with every append.
@@ -240,6 +273,8 @@ pub struct Append {
     pub progress: Progress,
     /// The build's state after them; states never go backwards.
     pub status: Option<BuildStatus>,
+    /// What the build is made with from now on, where that was decided only now.
+    pub snapshot: Option<BuildSnapshot>,
 }
 
 /// A stretch of a stored log, decoded.
@@ -383,6 +418,7 @@ pub trait Store: Send + Sync {
     async fn last_builds(&self, org: &OrgId) -> Result<Vec<BuildRow>>;
     /// Median duration in milliseconds of this service's last ten successful builds.
     async fn expected_duration_ms(&self, service: &ServiceId) -> Result<Option<i64>>;
+    async fn appetite(&self, service: &ServiceId) -> Result<Appetite>;
     async fn queue_place(&self, id: &BuildId) -> Result<Option<QueuePlace>>;
     async fn queue_state(&self) -> Result<QueueState>;
     async fn request_cancel(&self, org: &OrgId, id: &BuildId) -> Result<CancelOutcome>;
@@ -397,7 +433,7 @@ pub trait Store: Send + Sync {
     /// All or nothing. The entries go on exactly where the log ends; an append that is stored already is none.
     async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()>;
     /// Counts the attempt up and puts the build back to starting and its place to the beginning of the next spool.
-    async fn next_attempt(&self, id: &BuildId, epoch: i64) -> Result<BuildRow>;
+    async fn next_attempt(&self, id: &BuildId, epoch: i64, larger: Option<&Larger>) -> Result<BuildRow>;
     /// Compare-and-set: false when the build was finished already.
     async fn finish(&self, id: &BuildId, epoch: i64, finish: &FinishBuild) -> Result<bool>;
     /// Finished builds whose runner may still hold something of theirs.

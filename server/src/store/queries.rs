@@ -69,6 +69,8 @@ const MAX_READ_PIECES: i64 = 512;
 /// Pieces that one transaction deletes: nobody who writes waits longer than for a log's own append.
 const REMOVED_AT_ONCE: i64 = 32;
 const DAY_MS: i64 = 86_400_000;
+/// So long a size that proved too small is not tried again.
+const OUTGROWN_FOR_MS: i64 = 30 * DAY_MS;
 
 #[async_trait]
 impl Store for Engine {
@@ -603,6 +605,28 @@ impl Store for Engine {
         Ok(median(durations))
     }
 
+    async fn appetite(&self, service: &ServiceId) -> Result<Appetite> {
+        let rows = sqlx::query(
+            "SELECT id, snapshot, peak_anon_bytes FROM builds WHERE service_id = $1 AND status = 'success' \
+             ORDER BY number DESC LIMIT 10",
+        )
+        .bind(service.as_str())
+        .fetch_all(&self.readers)
+        .await?;
+        let outgrown: Option<i64> = sqlx::query_scalar(concat!(
+            "SELECT MAX(o.outgrown_bytes) FROM ",
+            builds_by!("o", "builds_outgrown"),
+            "WHERE o.service_id = $1 AND o.outgrown_bytes IS NOT NULL AND o.finished_at > ",
+            now!(),
+            " - $2"
+        ))
+        .bind(service.as_str())
+        .bind(OUTGROWN_FOR_MS)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(Appetite { successes: readable(&rows, past_build), outgrown_bytes: outgrown.map(|bytes| bytes as u64) })
+    }
+
     async fn queue_place(&self, id: &BuildId) -> Result<Option<QueuePlace>> {
         let row = sqlx::query(concat!(
             "SELECT (SELECT COUNT(*) FROM ",
@@ -829,10 +853,11 @@ impl Store for Engine {
     }
 
     async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()> {
-        let Append { entries, progress, status } = append;
+        let Append { entries, progress, status, snapshot } = append;
         // Everything that takes time is done before anybody waits for the transaction.
         let pieces = log::pack(entries, false).map_err(anyhow::Error::from)?;
         let view = json(&progress.view)?;
+        let snapshot = snapshot.as_ref().map(json).transpose()?;
         if entries.last().is_some_and(|last| last.pos != progress.pos) {
             return Err(anyhow::anyhow!("an append must lead to the position of its last entry").into());
         }
@@ -859,6 +884,13 @@ impl Store for Engine {
                 .execute(tx.conn())
                 .await?;
         }
+        if let Some(snapshot) = snapshot {
+            sqlx::query("UPDATE builds SET snapshot = $2 WHERE id = $1")
+                .bind(id.as_str())
+                .bind(snapshot)
+                .execute(tx.conn())
+                .await?;
+        }
         tx.commit().await?;
         if grown.open_bytes >= log::SEALED_BYTES as i64 || grown.open_pieces >= log::MAX_OPEN_PIECES {
             self.seal_or_warn(id).await;
@@ -866,9 +898,17 @@ impl Store for Engine {
         Ok(())
     }
 
-    async fn next_attempt(&self, id: &BuildId, epoch: i64) -> Result<BuildRow> {
+    async fn next_attempt(&self, id: &BuildId, epoch: i64, larger: Option<&Larger>) -> Result<BuildRow> {
         let mut tx = self.write(Priority::People).await?;
         held(tx.conn(), id, epoch).await?;
+        if let Some(larger) = larger {
+            sqlx::query("UPDATE builds SET snapshot = $2, outgrown_bytes = $3 WHERE id = $1")
+                .bind(id.as_str())
+                .bind(json(&larger.snapshot)?)
+                .bind(int(larger.outgrown_bytes))
+                .execute(tx.conn())
+                .await?;
+        }
         sqlx::query("UPDATE builds SET status = 'starting', attempt = attempt + 1 WHERE id = $1")
             .bind(id.as_str())
             .execute(tx.conn())
@@ -901,7 +941,8 @@ impl Store for Engine {
             "UPDATE builds SET status = $2, finished_at = ",
             now!(),
             ", lease_owner = NULL, lease_until = NULL, image_tag = $3, digest = $4, image_size_bytes = $5, \
-             failure_code = $6, diagnosis = $7, log_verified = $8 WHERE id = $1"
+             failure_code = $6, diagnosis = $7, log_verified = $8, peak_anon_bytes = $9, \
+             outgrown_bytes = COALESCE($10, outgrown_bytes) WHERE id = $1"
         ))
         .bind(id.as_str())
         .bind(finish.status.as_str())
@@ -911,6 +952,9 @@ impl Store for Engine {
         .bind(&finish.failure_code)
         .bind(finish.diagnosis.as_ref().map(json).transpose()?)
         .bind(finish.log_verified.map(i64::from))
+        .bind(finish.peak_anon_bytes.map(int))
+        // An earlier attempt's stays.
+        .bind(finish.outgrown_bytes.map(int))
         .execute(tx.conn())
         .await?;
         tx.commit().await?;

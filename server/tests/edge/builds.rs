@@ -68,6 +68,28 @@ async fn a_build_is_queued_listed_read_and_cancelled() {
 }
 
 #[tokio::test]
+async fn a_start_with_another_size_makes_it_the_services() {
+    let (server, service) = paused_server().await;
+    let settings =
+        json!({ "dockerfile": { "mode": "path", "path": "a/Dockerfile" }, "no_cache": true, "time_limit_s": 99 });
+    server.put(&format!("services/{service}/settings"), settings).await.ok();
+    // As a browser posts it from the page of a build that ran out of memory.
+    let form = server.browser(Method::POST, "/api/fn/kiops_app/builds/api/begin_build");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    let body = format!("service={service}&pick={COMMIT}%3Amain&profile=large&request_key=larger");
+    let begun = server.send(form.body(body)).await;
+    assert_eq!(begun.status, 302);
+    assert!(begun.header("location").contains("build=run&id=bld-"), "{begun:?}");
+    let detail = server.get(&format!("services/{service}")).await.ok();
+    let settings = &detail["settings"];
+    assert_eq!((&settings["profile"], &settings["version"]), (&json!("large"), &json!(2)));
+    assert_eq!(settings["dockerfile"]["path"], "a/Dockerfile");
+    assert_eq!((&settings["no_cache"], &settings["time_limit_s"]), (&json!(true), &json!(99)));
+    let build = &detail["last_build"];
+    assert_eq!((&build["profile"], &build["profile_reason"]["code"]), (&json!("large"), &json!("chosen")));
+}
+
+#[tokio::test]
 async fn starts_that_are_refused() {
     let (server, service) = paused_server().await;
     let builds = format!("services/{service}/builds");

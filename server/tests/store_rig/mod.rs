@@ -140,6 +140,7 @@ impl World {
                 settings: BuildSettings::default(),
                 cache_generation: 1,
                 resolved_profile: Profile::Medium,
+                profile_reason: None,
             },
         }
     }
@@ -188,6 +189,8 @@ pub fn finished(status: BuildStatus) -> FinishBuild {
         failure_code: None,
         diagnosis: None,
         log_verified: Some(true),
+        peak_anon_bytes: None,
+        outgrown_bytes: None,
     }
 }
 

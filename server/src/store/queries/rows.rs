@@ -63,6 +63,12 @@ pub(super) fn build_row(row: &Row) -> Result<BuildRow> {
     })
 }
 
+pub(super) fn past_build(row: &Row) -> Result<PastBuild> {
+    let snapshot: BuildSnapshot = from_json(row, "snapshot")?;
+    let peak: Option<i64> = get(row, "peak_anon_bytes")?;
+    Ok(PastBuild { profile: snapshot.resolved_profile, peak_anon_bytes: peak.map(|bytes| bytes as u64) })
+}
+
 /// Rows that can be read, for whoever asked for several: one that cannot (written by a newer version, or damaged) is
 /// said in the log, once, and takes nothing from the others.
 pub(super) fn readable<T>(rows: &[Row], read: fn(&Row) -> Result<T>) -> Vec<T> {
