@@ -1,6 +1,6 @@
 //! Builds as scripts see them: queued while the queue is paused, so that nothing needs to run.
 
-use crate::support::{COMMIT, TestServer, refused, repository, service};
+use crate::support::{COMMIT, TestServer, execute, refused, repository, service};
 use kiops_rig::{GitOptions, GitServer};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -87,6 +87,45 @@ async fn a_start_with_another_size_makes_it_the_services() {
     assert_eq!((&settings["no_cache"], &settings["time_limit_s"]), (&json!(true), &json!(99)));
     let build = &detail["last_build"];
     assert_eq!((&build["profile"], &build["profile_reason"]["code"]), (&json!("large"), &json!("chosen")));
+}
+
+#[tokio::test]
+async fn a_failure_for_want_of_memory_leads_to_the_next_size() {
+    let (server, service) = paused_server().await;
+    let builds = format!("services/{service}/builds");
+    for (arguments, sentence, button) in [
+        (json!({ "larger": "large" }), "Build Profile large is the next larger one.", Some("Build with large")),
+        (json!({ "largest": "4x-large" }), "Build Profile 4x-large is the largest one: ask your administrator", None),
+        // Stored before sizes were named.
+        (json!({}), "Choose a larger Build Profile in the build settings.", None),
+    ] {
+        let started = server.post(&builds, json!({ "branch": "main", "commit": COMMIT })).await.ok();
+        let id = started["id"].as_str().unwrap();
+        let diagnosis = json!({ "group": "build_failure", "code": "oom", "arguments": arguments, "confidence": 0.95,
+            "evidence": [], "actions": ["build_settings", "rebuild"] });
+        let snapshot = "json_set(snapshot, '$.resolved_profile', 'medium', '$.profile_reason', \
+             json('{\"code\":\"no_history\",\"arguments\":{\"profile\":\"medium\"}}'))";
+        let failed = format!(
+            "UPDATE builds SET status = 'failure', started_at = 1, finished_at = 2, released = 1, failure_code = 'oom', \
+             diagnosis = '{diagnosis}', snapshot = {snapshot} WHERE id = '{id}'"
+        );
+        execute(&server.folder, &failed).await;
+
+        let build = server.get(&format!("builds/{id}")).await.ok();
+        assert!(build["diagnosis"]["message"].as_str().unwrap().contains(sentence), "{build}");
+        assert_eq!((&build["profile"], &build["resolved_profile"]), (&json!("auto"), &json!("medium")));
+        let reason = json!({ "code": "no_history", "arguments": { "profile": "medium" } });
+        assert_eq!(build["profile_reason"], reason);
+        let page =
+            server.send(server.browser(Method::GET, &format!("/services/edit/{service}?build=run&id={id}"))).await;
+        let told = page.text.split("failure-why").nth(1).and_then(|rest| rest.split("failure-actions").next());
+        assert!(told.is_some_and(|told| told.contains(sentence)), "{}", page.text);
+        assert_eq!(page.text.contains("name=\"profile\" value=\"large\""), button.is_some(), "{}", page.text);
+        assert!(button.is_none_or(|button| page.text.contains(button)), "{}", page.text);
+        let history =
+            server.send(server.browser(Method::GET, &format!("/services/edit/{service}?build=history"))).await;
+        assert!(history.text.contains("title=\"Build Profile medium: nothing has been measured"), "{}", history.text);
+    }
 }
 
 #[tokio::test]

@@ -273,6 +273,14 @@ pub async fn count(folder: &Path, question: &str) -> i64 {
     count
 }
 
+/// A statement behind the server's back.
+pub async fn execute(folder: &Path, statement: &str) {
+    let url = format!("sqlite:{}", folder.join("data/kiops.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
 /// A service as it is registered; its registry need not be there.
 pub fn service(name: &str, url: &str) -> Value {
     json!({
