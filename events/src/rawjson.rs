@@ -358,8 +358,11 @@ impl Converter {
                 for (start, end) in &mut step.intervals {
                     end.get_or_insert(now_ns.max(*start));
                 }
-                let intervals = self.steps[index].intervals_ms(self.base_ns);
-                out.push(EventKind::StepEnded { step: number, outcome: Outcome::Canceled, error: None, intervals });
+                let step = &self.steps[index];
+                let error = step.error().filter(|error| !is_cancel(error)).map(str::to_owned);
+                let outcome = if error.is_some() { Outcome::Error } else { Outcome::Canceled };
+                let intervals = step.intervals_ms(self.base_ns);
+                out.push(EventKind::StepEnded { step: number, outcome, error, intervals });
             }
         }
         let mut passed = Vec::new();
@@ -513,14 +516,19 @@ impl Converter {
         };
         member.started = true;
         member.cached = vertex.cached;
-        member.error = (!vertex.error.is_empty()).then(|| clip(&vertex.error, MAX_ERROR_BYTES));
+        let completed = vertex.completed.and_then(parse_time);
+        let error = (!vertex.error.is_empty()).then(|| clip(&vertex.error, MAX_ERROR_BYTES));
+        // BuildKit may try again what has failed, and be cut off by the failure itself: that does not undo it.
+        let undone = error.as_deref().map_or(completed.is_some(), |error| !is_cancel(error));
+        if undone || member.error.as_deref().is_none_or(is_cancel) {
+            member.error = error;
+        }
         if vertex.progress_group.as_ref().is_none_or(|g| !g.weak) || member.error.is_some() {
             step.hidden = false;
         }
         if std::mem::take(&mut step.guessed) {
             step.intervals.clear();
         }
-        let completed = vertex.completed.and_then(parse_time);
         match step.intervals.iter_mut().find(|(start, _)| *start == started) {
             Some(interval) => interval.1 = completed,
             None => {
@@ -747,6 +755,11 @@ impl Converter {
     }
 }
 
+/// Whether an error only says that something else ended the step.
+fn is_cancel(error: &str) -> bool {
+    error.ends_with("context canceled")
+}
+
 impl Step {
     fn has_started(&self) -> bool {
         !self.intervals.is_empty()
@@ -764,13 +777,16 @@ impl Step {
         clamp_ms(now_ms - offset_ms(self.last_start_ns(), base_ns))
     }
 
+    /// Where several members have one, that which is not another's consequence.
     fn error(&self) -> Option<&str> {
-        self.members.values().find_map(|m| m.error.as_deref())
+        let mut errors = self.members.values().filter_map(|m| m.error.as_deref());
+        let first = errors.next()?;
+        Some(if is_cancel(first) { errors.find(|error| !is_cancel(error)).unwrap_or(first) } else { first })
     }
 
     fn outcome(&self) -> Outcome {
         match self.error() {
-            Some(error) if error.ends_with("context canceled") => Outcome::Canceled,
+            Some(error) if is_cancel(error) => Outcome::Canceled,
             Some(_) => Outcome::Error,
             None if !self.members.is_empty() && self.members.values().all(|m| m.cached) => Outcome::Cached,
             None => Outcome::Done,

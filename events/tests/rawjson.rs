@@ -214,6 +214,23 @@ fn a_step_that_goes_on_later_starts_again_under_its_number() {
 }
 
 #[test]
+fn what_failed_stays_failed_when_its_second_try_is_cut_off() {
+    let failed = || Script::new().vertex("a", Some(10), Some(20), json!({ "error": "no such file" }));
+    let again = "started 1 step a at 30";
+    let first = ["started 1 step a at 10", "ended 1 Error [(10, 20)] no such file"];
+    // The failure itself ends the second try, before or after its end could be written.
+    let cut_off = failed().vertex("a", Some(30), None, json!({}));
+    let ended = cut_off.events();
+    assert_eq!(brief(&ended)[..2], first);
+    assert_eq!(brief(&ended)[2..], [again, "ended 1 Error [(10, 20), (30, 2000)] no such file"]);
+    let canceled = failed().vertex("a", Some(30), Some(40), json!({ "error": "context canceled" }));
+    assert_eq!(brief(&canceled.events()).last().unwrap(), "ended 1 Error [(10, 20), (30, 40)] no such file");
+    // A second try that works is the end of it.
+    let mended = failed().vertex("a", Some(30), None, json!({})).vertex("a", Some(30), Some(40), json!({}));
+    assert_eq!(brief(&mended.events()).last().unwrap(), "ended 1 Done [(10, 20), (30, 40)] ");
+}
+
+#[test]
 fn cached_may_come_late_and_overlapping_work_is_merged() {
     let mut converter = converter();
     let mut out = Vec::new();

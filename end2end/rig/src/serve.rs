@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Fault, FaultyRegistry, Furnished, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions, free_port,
+    Fault, FaultyRegistry, Furnished, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions,
+    free_port,
 };
 
 /// What the first line tells the addresses of.

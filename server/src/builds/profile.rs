@@ -169,7 +169,9 @@ mod tests {
 
     #[test]
     fn auto_follows_what_was_measured() {
-        let cases: &[(&[(Profile, u64)], Profile, &str)] = &[
+        // Resolved profile and peak in MiB of each success, the newest first.
+        type Past<'a> = &'a [(Profile, u64)];
+        let cases: &[(Past<'_>, Profile, &str)] = &[
             (&[], Medium, NO_HISTORY),
             // Where nothing can be measured.
             (&[(Medium, 0), (Medium, 0)], Medium, NO_HISTORY),

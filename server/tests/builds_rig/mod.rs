@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use kiops_app::backend::{Builds as _, Caller};
 use kiops_app::model::*;
 use kiops_events::EventKind;
-use kiops_rig::{GitOptions, GitServer, Registry, RegistryOptions, Repo, buildkit_bins};
+use kiops_rig::{Cluster, GitOptions, GitServer, Registry, RegistryOptions, Repo, buildkit_bins};
 use kiops_server::builds::{Builds, BuildsConfig, Parts};
 use kiops_server::disk::Disk;
 use kiops_server::git::{AddressPolicy, Git};
@@ -151,8 +151,10 @@ pub struct Wishes {
     /// SQLite's file, where it is not in the data folder.
     pub database: Option<PathBuf>,
     pub runner: Option<Arc<dyn Runner>>,
-    /// Where the hosts are for agents that are not on this machine's loopback.
-    pub seen_at: Option<String>,
+    /// Whose Pods the agents are in, for which this machine's loopback is another.
+    pub cluster: Option<&'static Cluster>,
+    /// What services have where a story asks for nothing else.
+    pub profile: Profile,
 }
 
 impl Default for Wishes {
@@ -163,7 +165,8 @@ impl Default for Wishes {
             min_free_bytes: 0,
             database: None,
             runner: None,
-            seen_at: None,
+            cluster: None,
+            profile: Profile::Auto,
         }
     }
 }
@@ -178,7 +181,8 @@ pub struct World {
     pub caller: Caller,
     pub data: Arc<Data>,
     pub hosts: &'static Hosts,
-    seen_at: Option<String>,
+    cluster: Option<&'static Cluster>,
+    profile: Profile,
 }
 
 impl World {
@@ -226,7 +230,7 @@ impl World {
             config,
         });
         let caller = Caller { user_id: admin.id, org_id: admin.org_id, name: admin.name };
-        Self { builds, store, sealer, runner, caller, data, hosts, seen_at: wishes.seen_at }
+        Self { builds, store, sealer, runner, caller, data, hosts, cluster: wishes.cluster, profile: wishes.profile }
     }
 
     /// Lets go of everything, as a server does that stops; what runs goes on.
@@ -238,18 +242,29 @@ impl World {
 
     /// A service that builds `main` of this repository and pushes to the shared registry.
     pub async fn service(&self, repo: &Repo) -> ServiceId {
-        self.service_with(repo, BuildSettings::default(), self.registry_config(), Credentials::default()).await
+        self.service_with(repo, self.settings(), self.registry_config(), Credentials::default()).await
+    }
+
+    pub fn settings(&self) -> BuildSettings {
+        BuildSettings { profile: self.profile, ..BuildSettings::default() }
     }
 
     pub async fn service_of(&self, dockerfile: &str) -> ServiceId {
         self.service(&self.hosts.repo(dockerfile).await).await
     }
 
-    /// An address of the hosts, as agents have it.
-    fn seen(&self, address: &str) -> String {
-        match &self.seen_at {
-            Some(host) => address.replace("127.0.0.1", host),
+    /// An address of this machine's loopback, as agents have it.
+    pub fn seen(&self, address: &str) -> String {
+        match self.cluster {
+            Some(cluster) => address.replace("127.0.0.1", &cluster.host_address()),
             None => address.to_owned(),
+        }
+    }
+
+    /// Lets agents reach a host of a story's own.
+    pub async fn let_in(&self, address: &str) {
+        if let Some(cluster) = self.cluster {
+            cluster.let_in(port_of(address)).await.unwrap();
         }
     }
 

@@ -6,3 +6,5 @@ mod builds_rig;
 mod kill_rig;
 mod needs_root;
 mod rig;
+#[path = "../stories/mod.rs"]
+mod stories;

@@ -1,5 +1,6 @@
 //! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
 
+mod everywhere;
 mod faults;
 mod install;
 mod kills;
@@ -23,7 +24,7 @@ fn counted(log: &str) -> Vec<u32> {
 
 /// A build whose step has said so.
 async fn begun(world: &World, dockerfile: &str) -> BuildId {
-    let service = service_of(world, dockerfile).await;
+    let service = world.service_of(dockerfile).await;
     let id = world.start(&service).await;
     world.until_log(&id, " begun\n").await;
     id
@@ -33,7 +34,7 @@ async fn begun(world: &World, dockerfile: &str) -> BuildId {
 async fn a_click_becomes_an_image_and_nothing_is_left() {
     let _turn = together().await;
     let world = world().await;
-    let service = service_of(&world, "FROM alpine:3\nRUN echo hello from a Pod; id -u\nCOPY . /app\n").await;
+    let service = world.service_of("FROM alpine:3\nRUN echo hello from a Pod; id -u\nCOPY . /app\n").await;
     let id = world.start(&service).await;
     let row = world.over(&id).await;
     assert_eq!(row.status, BuildStatus::Success, "{}\n{}", world.log(&id).await, describe(&row).await);
@@ -79,9 +80,9 @@ async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
 async fn a_server_that_restarts_finds_its_pod_again() {
     let _turn = together().await;
     let mut world = world().await;
-    let service =
-        service_of(&world, "FROM alpine:3\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n")
-            .await;
+    let service = world
+        .service_of("FROM alpine:3\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n")
+        .await;
     let id = world.start(&service).await;
     world.until_log(&id, " begun\n").await;
     for _ in 0..2 {
@@ -157,7 +158,7 @@ async fn a_step_that_takes_more_than_its_profile_has_is_out_of_memory() {
     let _turn = together().await;
     let world = world().await;
     // One that has no end.
-    let service = service_of(&world, "FROM alpine:3\nRUN echo begun; tail /dev/zero\n").await;
+    let service = world.service_of("FROM alpine:3\nRUN echo begun; tail /dev/zero\n").await;
     let id = world.start(&service).await;
     let row = world.over(&id).await;
     let code = row.failure_code.as_deref();
@@ -174,7 +175,7 @@ async fn a_server_without_rights_says_what_it_lacks_and_tries_nothing_twice() {
     let stranger = pods().await.cluster.kubeconfig_for("no-token-of-anybody", "stranger.kubeconfig").unwrap();
     let stranger = open_as(Arc::new(Data::new()), &stranger, |_| ()).await;
     for (world, wanted) in [(elsewhere, "cluster_rights"), (stranger, "cluster_login")] {
-        let service = service_of(&world, "FROM alpine:3\n").await;
+        let service = world.service_of("FROM alpine:3\n").await;
         let id = world.start(&service).await;
         let row = world.over(&id).await;
         let code = row.failure_code.as_deref();
@@ -199,7 +200,7 @@ async fn what_keeps_a_pod_from_starting_is_told_apart() {
     let capacity = open(Arc::new(Data::new()), |config| config.patience.capacity = short);
     let (image, capacity) = tokio::join!(image, capacity);
 
-    let service = service_of(&image, "FROM alpine:3\n").await;
+    let service = image.service_of("FROM alpine:3\n").await;
     let id = image.start(&service).await;
     let row = image.over(&id).await;
     assert_eq!((row.status, row.failure_code.as_deref()), (BuildStatus::Failure, Some("image_pull")));
@@ -235,7 +236,7 @@ async fn a_build_that_waits_for_capacity_is_cancelled_at_once() {
 async fn two_installations_share_a_namespace_and_touch_only_their_own() {
     let _turn = together().await;
     let (one, other) = tokio::join!(world(), world());
-    let service = service_of(&one, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let service = one.service_of("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let id = one.start(&service).await;
     one.until_log(&id, " begun\n").await;
     // A restart looks for what is left of earlier builds, and finds the other's Pod beside it.

@@ -2,6 +2,7 @@
 //! `deploy/kubernetes` gives and no others, and hosts that Pods can reach.
 
 use crate::builds_rig::*;
+use crate::stories::Place;
 use kiops_app::model::*;
 use kiops_rig::Furnished;
 use kiops_server::git::AddressPolicy;
@@ -68,19 +69,34 @@ pub async fn open(data: Arc<Data>, change: impl FnOnce(&mut KubernetesConfig)) -
 
 /// … and with another account.
 pub async fn open_as(data: Arc<Data>, kubeconfig: &Path, change: impl FnOnce(&mut KubernetesConfig)) -> World {
+    open_with(data, kubeconfig, change, Wishes::default()).await
+}
+
+async fn open_with(
+    data: Arc<Data>,
+    kubeconfig: &Path,
+    change: impl FnOnce(&mut KubernetesConfig),
+    wishes: Wishes,
+) -> World {
     let mut config = config(data.path.file_name().unwrap().to_str().unwrap()).await;
     change(&mut config);
     let wishes = Wishes {
         runner: Some(Arc::new(KubernetesRunner::new(client(Some(kubeconfig)).await.unwrap(), config))),
-        seen_at: Some(pods().await.cluster.host_address()),
-        ..Wishes::default()
+        cluster: Some(&pods().await.cluster),
+        // The smallest: several Pods at once fit on the node.
+        profile: Profile::Small,
+        ..wishes
     };
     World::open(data, wishes).await
 }
 
-/// The smallest profile: several Pods at once fit on the node.
-pub async fn service_of(world: &World, dockerfile: &str) -> ServiceId {
-    service_in(world, dockerfile, Profile::Small).await
+/// Where the stories of every runner are told, too.
+pub struct InPods;
+
+impl Place for InPods {
+    async fn world_with(&self, wishes: Wishes) -> World {
+        open_with(Arc::new(Data::new()), &pods().await.kubeconfig, |_| (), wishes).await
+    }
 }
 
 pub async fn service_in(world: &World, dockerfile: &str, profile: Profile) -> ServiceId {

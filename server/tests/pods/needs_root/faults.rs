@@ -53,7 +53,7 @@ async fn a_quota_that_is_used_up_is_waited_for_and_said_so() {
     limit_pods("full", "0").await;
     let in_it = |config: &mut KubernetesConfig| config.namespace = "full".into();
     let world = open_as(Arc::new(Data::new()), &kubeconfig, in_it).await;
-    let id = world.start(&service_of(&world, "FROM alpine:3\nCOPY . /\n").await).await;
+    let id = world.start(&world.service_of("FROM alpine:3\nCOPY . /\n").await).await;
     until_note(&world, &id, "cluster_quota").await;
     // There is room, and the build begins by itself.
     limit_pods("full", "5").await;
@@ -63,7 +63,7 @@ async fn a_quota_that_is_used_up_is_waited_for_and_said_so() {
 
     // Whoever waits can be cancelled.
     limit_pods("full", "0").await;
-    let id = world.start(&service_of(&world, "FROM alpine:3\n").await).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
     until_note(&world, &id, "cluster_quota").await;
     world.builds.cancel(&world.caller, &id).await.unwrap();
     assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
@@ -75,7 +75,7 @@ async fn a_quota_that_is_used_up_is_waited_for_and_said_so() {
         config.patience.capacity = Duration::from_secs(2);
     })
     .await;
-    let id = world.start(&service_of(&world, "FROM alpine:3\n").await).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
     let row = world.over(&id).await;
     let diagnosis = row.diagnosis.as_ref().unwrap();
     assert_eq!((row.status, diagnosis.code.as_str(), row.attempt), (BuildStatus::Failure, "cluster_quota", 1));
@@ -91,7 +91,7 @@ async fn a_namespace_that_forbids_what_buildkit_needs_says_which_rule() {
     let label = "pod-security.kubernetes.io/enforce=baseline";
     pods().await.cluster.kubectl(&["label", "--overwrite", "namespace", "strict", label]).await.unwrap();
     let world = open_as(Arc::new(Data::new()), &kubeconfig, |config| config.namespace = "strict".into()).await;
-    let id = world.start(&service_of(&world, "FROM alpine:3\n").await).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
     let row = world.over(&id).await;
     let diagnosis = row.diagnosis.as_ref().unwrap();
     assert_eq!((row.status, diagnosis.code.as_str()), (BuildStatus::Failure, "cluster_policy"));
@@ -108,7 +108,7 @@ async fn a_volume_that_never_comes_ends_the_wait_in_its_own_words() {
         config.patience = Patience { capacity: Duration::from_secs(4), ..Patience::default() };
     })
     .await;
-    let service = service_of(&world, "FROM alpine:3\n").await;
+    let service = world.service_of("FROM alpine:3\n").await;
     let id = world.start(&service).await;
     let row = world.over(&id).await;
     let code = row.diagnosis.as_ref().map(|d| d.code.as_str());
@@ -123,7 +123,7 @@ async fn a_volume_of_a_service_that_is_no_more_goes_and_no_other() {
     let _turn = together().await;
     let world = world().await;
     let installation = world.data.path.file_name().unwrap().to_str().unwrap().to_owned();
-    let own = service_of(&world, "FROM alpine:3\n").await;
+    let own = world.service_of("FROM alpine:3\n").await;
     let [gone, foreign] = [1, 2].map(|n| ServiceId::from_random([n; ID_LETTERS]));
     let cluster = &pods().await.cluster;
     for (service, installation) in [(&own, &*installation), (&gone, &*installation), (&foreign, "another")] {
@@ -204,7 +204,7 @@ async fn a_log_that_kubernetes_rotates_away_is_whole_here() {
     let world = world().await;
     let many = "FROM alpine:3\nRUN for i in $(seq 1 60000); do echo \
                 \"line $i of a log that is far longer than what the node keeps of it\"; done\n";
-    let id = world.start(&service_of(&world, many).await).await;
+    let id = world.start(&world.service_of(many).await).await;
     let row = world.over(&id).await;
     assert_eq!((row.status, row.log_verified), (BuildStatus::Success, Some(true)));
     let log = world.log(&id).await;

@@ -1,8 +1,7 @@
 //! Order, limits, pause, cancelling and time limits, with real builds that take a moment.
 
-mod builds_rig;
-
-use builds_rig::*;
+use super::Place;
+use crate::builds_rig::*;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
 use std::time::Duration;
@@ -11,9 +10,8 @@ const SLOW: &str = "FROM alpine:3\nRUN echo begun; sleep 600\n";
 /// Long enough to be seen running.
 const SHORT: &str = "FROM alpine:3\nCOPY . /\nRUN sleep 1\n";
 
-#[tokio::test]
-async fn builds_run_in_order_one_a_service_and_as_many_as_may() {
-    let world = World::new().await;
+pub async fn builds_run_in_order_one_a_service_and_as_many_as_may(place: &impl Place) {
+    let world = place.world().await;
     let repo = world.hosts.repo(SHORT).await;
     let (a, b, c) = (world.service(&repo).await, world.service(&repo).await, world.service(&repo).await);
     world.store.set_queue_paused(true).await.unwrap();
@@ -50,9 +48,8 @@ async fn builds_run_in_order_one_a_service_and_as_many_as_may() {
     }
 }
 
-#[tokio::test]
-async fn a_waiting_build_is_cancelled_at_once_and_a_running_one_stops() {
-    let world = World::with(Wishes { builds_at_once: 1, ..Wishes::default() }).await;
+pub async fn a_waiting_build_is_cancelled_at_once_and_a_running_one_stops(place: &impl Place) {
+    let world = place.world_with(Wishes { builds_at_once: 1, ..Wishes::default() }).await;
     let service = world.service_of(SLOW).await;
     let (running, waiting) = (world.start(&service).await, world.start(&service).await);
     world.until_log(&running, " begun\n").await;
@@ -74,11 +71,10 @@ async fn a_waiting_build_is_cancelled_at_once_and_a_running_one_stops() {
     world.released(&running).await;
 }
 
-#[tokio::test]
-async fn a_build_that_hangs_ends_at_its_time_limit() {
-    let world = World::new().await;
+pub async fn a_build_that_hangs_ends_at_its_time_limit(place: &impl Place) {
+    let world = place.world().await;
     let repo = world.hosts.repo(SLOW).await;
-    let settings = BuildSettings { time_limit_s: 5, ..BuildSettings::default() };
+    let settings = BuildSettings { time_limit_s: 5, ..world.settings() };
     let service = world.service_with(&repo, settings, world.registry_config(), Credentials::default()).await;
     let id = world.start(&service).await;
     let row = world.over(&id).await;
@@ -88,9 +84,8 @@ async fn a_build_that_hangs_ends_at_its_time_limit() {
     assert_eq!(diagnosis.arguments["time_limit_s"], "5");
 }
 
-#[tokio::test]
-async fn the_same_click_twice_is_one_build() {
-    let world = World::new().await;
+pub async fn the_same_click_twice_is_one_build(place: &impl Place) {
+    let world = place.world().await;
     let service = world.service_of(SHORT).await;
     let click = StartBuild { request_key: Some("click-1".into()), ..on("main") };
     let first = world.builds.start(&world.caller, &service, click.clone()).await.unwrap();
@@ -103,9 +98,8 @@ async fn the_same_click_twice_is_one_build() {
     assert!(!history.has_older && !history.has_newer);
 }
 
-#[tokio::test]
-async fn what_cannot_be_built_is_refused_before_it_is_queued() {
-    let world = World::new().await;
+pub async fn what_cannot_be_built_is_refused_before_it_is_queued(place: &impl Place) {
+    let world = place.world().await;
     let repo = world.hosts.repo(SHORT).await;
     let service = world.service(&repo).await;
     let start = |start| world.builds.start(&world.caller, &service, start);
@@ -113,7 +107,7 @@ async fn what_cannot_be_built_is_refused_before_it_is_queued() {
     assert_eq!(code(start(StartBuild { commit: Some("abc".into()), ..on("main") }).await), "commit_form");
     assert_eq!(code(start(StartBuild { request_key: Some("x".repeat(101)), ..on("main") }).await), "request_key_form");
     let incomplete = RegistryConfig { username: "u".into(), ..world.registry_config() };
-    let other = world.service_with(&repo, BuildSettings::default(), incomplete, Credentials::default()).await;
+    let other = world.service_with(&repo, world.settings(), incomplete, Credentials::default()).await;
     assert_eq!(code(world.builds.start(&world.caller, &other, on("main")).await), "registry_incomplete");
     // Somebody else's service is not there.
     let stranger = kiops_app::backend::Caller { org_id: OrgId::from_random([9; ID_LETTERS]), ..world.caller.clone() };
@@ -128,7 +122,7 @@ async fn what_cannot_be_built_is_refused_before_it_is_queued() {
     assert!(world.builds.events(&stranger, &id, 0).await.is_err());
     world.over(&id).await;
 
-    let full = World::with(Wishes { min_free_bytes: u64::MAX, ..Wishes::default() }).await;
+    let full = place.world_with(Wishes { min_free_bytes: u64::MAX, ..Wishes::default() }).await;
     let service = full.service(&repo).await;
     assert_eq!(code(full.builds.start(&full.caller, &service, on("main")).await), "disk_low");
 }
