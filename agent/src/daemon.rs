@@ -91,6 +91,11 @@ impl Daemon {
         self.identity.is_alive()
     }
 
+    /// The process that answers: where an ordinary user starts the daemon, one in a user namespace.
+    pub fn process(&self) -> Option<i32> {
+        listener(&self.socket).map(|found| found.pid)
+    }
+
     /// The daemon runs, but what it has stored cannot be read: the next one who looks starts with none.
     pub fn distrust_state(&self) {
         if let Err(error) = File::create(&self.distrusted) {
@@ -175,7 +180,7 @@ pub async fn stop(run_dir: &Path) -> anyhow::Result<bool> {
     let start = open_lock(&folder.at("start.lock"))?;
     flock(&start, FlockOperation::LockExclusive)?;
     let Some(known) = folder.known() else {
-        let listener = folder.listener();
+        let listener = listener(&folder.socket());
         if let Some(listener) = listener {
             listener.end().await;
         }
@@ -245,14 +250,7 @@ impl RunFolder {
     fn running(&self) -> Option<Running> {
         let known = self.known().filter(|k| k.identity.is_alive());
         let written = known.map(|k| Running { identity: k.identity, settings: Some(k.settings) });
-        written.or_else(|| Some(Running { identity: self.listener()?, settings: None }))
-    }
-
-    /// Who listens on the socket.
-    fn listener(&self) -> Option<Identity> {
-        let stream = std::os::unix::net::UnixStream::connect(self.socket()).ok()?;
-        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-        Identity::of(peer.pid.as_raw_nonzero().get())
+        written.or_else(|| Some(Running { identity: listener(&self.socket())?, settings: None }))
     }
 
     /// The daemon that has the state when another one could not start for it: waited for until it answers.
@@ -262,7 +260,7 @@ impl RunFolder {
         }
         let since = Instant::now();
         while since.elapsed() < START_LIMIT {
-            if let Some(identity) = self.listener()
+            if let Some(identity) = listener(&self.socket())
                 && answers(spec, self).await
             {
                 return Ok(Some(identity));
@@ -479,6 +477,13 @@ impl Identity {
             }
         }
     }
+}
+
+/// Who listens on a socket.
+fn listener(socket: &Path) -> Option<Identity> {
+    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Identity::of(peer.pid.as_raw_nonzero().get())
 }
 
 async fn answers(spec: &BuildkitSpec, folder: &RunFolder) -> bool {

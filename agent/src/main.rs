@@ -1,9 +1,11 @@
 //! The program `kiops-agent`: its command line, and where its own words go. What it does is in the library.
 
 use clap::{Parser, Subcommand};
+use kiops_agent::pod::probe::{self, ProbeArguments};
 use kiops_agent::run::Exit;
 use kiops_agent::{checkout, daemon, pod, run};
 use std::fs::OpenOptions;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,6 +51,15 @@ enum Command {
         #[arg(long)]
         port: u16,
     },
+    /// In a self-test, in the place of `build`: starts BuildKit, looks how it is kept apart and what it can do
+    ProbeBuild(ProbeArguments),
+    /// In a self-test, in the place of `checkout`: asks for Git, and listens so that another Pod can try to come in
+    ProbeCheckout {
+        #[arg(long)]
+        port: u16,
+    },
+    /// In a self-test, from another Pod: ends well when it was let in
+    ProbeVisit { address: SocketAddr },
     /// Ends the buildkitd that `run` has started
     DaemonStop {
         #[arg(long)]
@@ -74,6 +85,9 @@ fn main() -> ExitCode {
         Command::Checkout { dir } => logged(pod::checkout(dir)),
         Command::Build { dir } => logged(pod::build(dir)),
         Command::Relay { dir, port } => logged(pod::relay(dir, *port)),
+        Command::ProbeBuild(arguments) => logged(probe::build(arguments)),
+        Command::ProbeCheckout { port } => logged(probe::checkout(*port)),
+        Command::ProbeVisit { address } => logged(probe::visit(*address)),
         Command::DaemonStop { run_dir } => with_runtime(async {
             daemon::stop(run_dir).await?;
             Ok(Exit::Success)

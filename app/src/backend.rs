@@ -84,6 +84,10 @@ pub trait Builds: Send + Sync {
 pub trait System: Send + Sync {
     async fn status(&self, caller: &Caller) -> Result<SystemStatus>;
     async fn pause_queue(&self, caller: &Caller, paused: bool) -> Result<()>;
+    /// Tries out the place where builds run: takes up to a minute, and goes on when nobody waits for it any more.
+    async fn check(&self, caller: &Caller) -> Result<CheckReport>;
+    /// What the last check of this server found.
+    async fn last_check(&self, caller: &Caller) -> Result<Option<CheckReport>>;
 }
 
 /// Everything pages may ask for.

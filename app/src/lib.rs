@@ -10,6 +10,7 @@ mod accounts;
 pub mod backend;
 mod builds;
 pub mod call;
+mod check;
 pub mod error;
 mod frame;
 mod loaded;
@@ -27,7 +28,7 @@ use leptos::prelude::*;
 use leptos_meta::provide_meta_context;
 use leptos_router::components::{ParentRoute, Redirect, Route, Router, Routes};
 use leptos_router::{SsrMode, path};
-use part::ServiceRoute;
+use part::{CheckRoute, ServiceRoute};
 use services::ServicesPage;
 
 /// Whether the page that stands in the browser can be taken over: all parts of the program that it needs are loaded.
@@ -87,6 +88,7 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/services") view=ServicesPage ssr=SsrMode::Async/>
                     <Route path=path!("/services/new") view=|| view! { <Redirect path="/services?add=1"/> } ssr=SsrMode::Async/>
                     <Route path=path!("/services/edit/:id") view=ServiceRoute ssr=SsrMode::Async/>
+                    <Route path=path!("/settings/check") view=CheckRoute ssr=SsrMode::Async/>
                 </ParentRoute>
             </Routes>
         </Router>

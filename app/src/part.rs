@@ -1,8 +1,9 @@
 //! The half of the page's program that not every page needs: what there is of one service, from its registration to its
-//! builds. It comes as a part of its own, so that signing in and the list of services are ready sooner. The frame asks for
+//! builds, and the administrator's pages. It comes as a part of its own, so that signing in and the list of services are ready sooner. The frame asks for
 //! it as soon as it runs: it is there when somebody chooses a service.
 
 use crate::accounts::api::who_am_i;
+use crate::check::CheckPage;
 use crate::locales::t;
 use crate::services::{AddService, ServicePage};
 use crate::ui::{PageDialog, browser, notice};
@@ -28,6 +29,7 @@ impl From<leptos::wasm_split::SplitLoaderError> for NotThere {
 enum Piece {
     Page,
     Adding,
+    Check,
 }
 
 // In a browser this becomes a function that waits for the part, and `load_part` beside it, which asks for it. One function:
@@ -40,6 +42,7 @@ fn draw(piece: Piece) -> Drawn {
     Ok(match piece {
         Piece::Page => view! { <ServicePage/> }.into_any(),
         Piece::Adding => view! { <AddService/> }.into_any(),
+        Piece::Check => view! { <CheckPage/> }.into_any(),
     })
 }
 
@@ -94,7 +97,8 @@ pub async fn there_for(path: &str, query: &str) -> bool {
 }
 
 fn stands_on(path: &str, query: &str) -> bool {
-    path.starts_with("/services/") || query.trim_start_matches('?').split('&').any(|pair| pair.starts_with("add="))
+    let its_own = path.starts_with("/services/") || path.starts_with("/settings/");
+    its_own || query.trim_start_matches('?').split('&').any(|pair| pair.starts_with("add="))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,7 +170,18 @@ impl ServicePart {
 #[component]
 pub fn ServiceRoute() -> impl IntoView {
     let part: ServicePart = expect_context();
-    part.view(Piece::Page, |word| view! { <div class="page">{word}</div> }.into_any())
+    part.view(Piece::Page, in_page)
+}
+
+/// The page "Check".
+#[component]
+pub fn CheckRoute() -> impl IntoView {
+    let part: ServicePart = expect_context();
+    part.view(Piece::Check, in_page)
+}
+
+fn in_page(word: AnyView) -> AnyView {
+    view! { <div class="page">{word}</div> }.into_any()
 }
 
 /// The dialog "Add service".
@@ -190,10 +205,13 @@ mod tests {
     use super::stands_on;
 
     #[test]
-    fn what_is_of_one_service_stands_on_its_pages_and_in_the_dialog() {
-        for (path, query) in
-            [("/services/edit/svc-a", ""), ("/services/edit/svc-a", "?build=run"), ("/services", "?add=1")]
-        {
+    fn what_comes_later_stands_on_its_own_pages_and_in_the_dialog() {
+        for (path, query) in [
+            ("/services/edit/svc-a", ""),
+            ("/services/edit/svc-a", "?build=run"),
+            ("/services", "?add=1"),
+            ("/settings/check", ""),
+        ] {
             assert!(stands_on(path, query), "{path}{query}");
         }
         for (path, query) in [("/", ""), ("/services", "?search=add"), ("/sign-in", "?next=/services%3Fadd%3D1")] {

@@ -33,7 +33,7 @@ export class AnyScreen extends Screen {
   }
 }
 
-/** The addresses of everything that a signed-in person sees of a service, and of its builds. */
+/** The addresses of everything that a signed-in person sees: of a service, of its builds, and of the installation. */
 export function everyScreen(service: string, builds: string[]): string[] {
   const edit = `/services/edit/${service}`;
   return [
@@ -47,5 +47,6 @@ export function everyScreen(service: string, builds: string[]): string[] {
     ...builds.map((id) => `${edit}?build=run&id=${id}`),
     `${edit}?build=history`,
     `${edit}?build=help`,
+    '/settings/check',
   ];
 }

@@ -16,6 +16,8 @@ pub mod chain;
 #[cfg(feature = "native")]
 pub mod lines;
 #[cfg(feature = "native")]
+pub mod probe;
+#[cfg(feature = "native")]
 pub mod rawjson;
 #[cfg(feature = "native")]
 pub mod spec;

@@ -6,6 +6,7 @@
 pub mod accounts;
 mod audit;
 pub mod builds;
+pub mod check;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -1,6 +1,6 @@
 //! The program `kiops`: its arguments, its runtime, its signals. `kiops serve` is what it does without arguments.
 
-use crate::cli::{self, BuildCommand};
+use crate::cli::{self, BuildCommand, CheckArguments};
 use crate::config::{Config, SECRETS_HELP, Secrets};
 use crate::{run, telemetry};
 use anyhow::{Context, Result, anyhow};
@@ -25,6 +25,8 @@ enum Command {
     /// The server: pages, JSON API, and the queue of builds
     #[command(after_help = SECRETS_HELP)]
     Serve(Box<Config>),
+    /// Tries out what builds need where they run, with the settings of `kiops serve`, and says what to do
+    Check(Box<CheckArguments>),
     /// Starts, watches and cancels builds of a server that runs elsewhere (KIOPS_URL, KIOPS_TOKEN)
     #[command(subcommand)]
     Build(BuildCommand),
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
             Ok(runtime) => runtime.block_on(cli::run(command)),
             Err(error) => refused(&error),
         },
+        Command::Check(arguments) => check(*arguments).unwrap_or_else(|error| refused(&error)),
         Command::Serve(config) => match serve(*config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refused(&error),
@@ -62,6 +65,16 @@ fn refused(error: &anyhow::Error) -> ExitCode {
 
 fn client_runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("The runtime cannot be started")
+}
+
+fn check(arguments: CheckArguments) -> Result<ExitCode> {
+    forget_secrets();
+    client_runtime()?.block_on(async {
+        let stopping = CancellationToken::new();
+        // What it has made is taken away all the same.
+        tokio::spawn(on_signal(stopping.clone())?);
+        cli::check(arguments, stopping).await
+    })
 }
 
 fn serve(mut config: Config) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use crate::accounts::LocalAccounts;
 use crate::builds::{Builds, BuildsConfig, Parts, retain};
+use crate::check::{Check, ClusterCheck, LocalCheck, Place};
 use crate::config::{Config, Program, RunnerKind};
 use crate::disk::Disk;
 use crate::folder::DataFolder;
@@ -18,6 +19,7 @@ use crate::store::{self, DatabaseUrl, Retention, SharedStore, Sole, StoreError};
 use anyhow::{Context, Result, anyhow, ensure};
 use axum::serve::ListenerExt;
 use kiops_app::backend::Backend;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -48,9 +50,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let disk = Arc::new(Disk::new(folder.path(), config.min_free_bytes));
     let git = Arc::new(Git::new(&folder.tmp(), &folder.path().join("git"), addresses));
     let registry = Arc::new(RegistryClient::new(addresses));
+    let (runner, place) = runner(&config, &folder, addresses, &store).await?;
+    let check = Arc::new(Check::new(place, registry.clone(), shutdown.clone()));
     let builds = Builds::new(Parts {
         store: store.clone(),
-        runner: runner(&config, &folder, addresses, &store).await?,
+        runner,
         sealer,
         heads: git.clone(),
         registry: registry.clone(),
@@ -75,6 +79,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         disk: disk.clone(),
         builds: builds.clone(),
         builds_at_once: config.builds_at_once(),
+        check,
     });
 
     let link = accounts
@@ -149,57 +154,89 @@ async fn open_store(url: &DatabaseUrl) -> Result<SharedStore> {
     Ok(store)
 }
 
+/// Who runs builds, and what can be tried out there.
 async fn runner(
     config: &Config,
     folder: &DataFolder,
     addresses: AddressPolicy,
     store: &SharedStore,
-) -> Result<Arc<dyn Runner>> {
+) -> Result<(Arc<dyn Runner>, Place)> {
     match config.runner {
-        RunnerKind::Local => Ok(Arc::new(local_runner(config, folder, addresses)?)),
+        RunnerKind::Local => {
+            let place = Place::Local(local_check(config, folder.path(), addresses));
+            Ok((Arc::new(local_runner(config, folder, addresses)?), place))
+        }
         RunnerKind::Kubernetes => {
+            config.kubernetes.own_image.as_ref().context(
+                "KIOPS_IMAGE should name this product's own image: build Pods take the agent from it (see deploy/kubernetes)",
+            )?;
             let installation = store.installation().await?.id;
-            Ok(Arc::new(kubernetes_runner(config, addresses, installation).await?))
+            let client = cluster_client(config).await?;
+            let config = kubernetes_config(config, addresses, installation)?;
+            let place = Place::Kubernetes(Box::new(ClusterCheck::new(client.clone(), config.clone())));
+            Ok((Arc::new(KubernetesRunner::new(client, config)), place))
         }
     }
 }
 
-async fn kubernetes_runner(
-    config: &Config,
-    addresses: AddressPolicy,
-    installation: String,
-) -> Result<KubernetesRunner> {
-    let settings = &config.kubernetes;
-    let own_image = settings.own_image.clone().context(
-        "KIOPS_IMAGE should name this product's own image: build Pods take the agent from it (see deploy/kubernetes)",
-    )?;
-    let client = kubernetes::client(settings.kubeconfig.as_deref())
+/// What a check without a server looks at. Its objects are told from those of all servers by their installation.
+pub(crate) async fn place_of_check(config: &Config) -> Result<Place> {
+    let addresses = AddressPolicy { loopback: config.loopback_allowed(config.listen) };
+    Ok(match config.runner {
+        RunnerKind::Local => Place::Local(local_check(config, &config.data, addresses)),
+        RunnerKind::Kubernetes => {
+            let client = cluster_client(config).await?;
+            Place::Kubernetes(Box::new(ClusterCheck::new(
+                client,
+                kubernetes_config(config, addresses, "check".to_owned())?,
+            )))
+        }
+    })
+}
+
+async fn cluster_client(config: &Config) -> Result<kube::Client> {
+    kubernetes::client(config.kubernetes.kubeconfig.as_deref())
         .await
-        .context("The cluster cannot be used; KIOPS_KUBECONFIG can name a kubeconfig")?;
+        .context("The cluster cannot be used; KIOPS_KUBECONFIG can name a kubeconfig")
+}
+
+/// Where no image of the product is named it is empty, and no Pod can be made.
+fn kubernetes_config(config: &Config, addresses: AddressPolicy, installation: String) -> Result<KubernetesConfig> {
+    let settings = &config.kubernetes;
     // Pods reach the network as this server does.
     let proxies = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
     let proxies = proxies.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-    Ok(KubernetesRunner::new(
-        client,
-        KubernetesConfig {
-            namespace: settings.namespace.clone(),
-            installation,
-            builder_image: settings.builder_image.clone(),
-            own_image,
-            isolation: settings.isolation,
-            image_pull_secrets: settings.image_pull_secrets.clone(),
-            node_selector: settings.node_selector(),
-            tolerations: settings.tolerations(),
-            platform: settings.platform.clone(),
-            proxies: proxies.collect(),
-            authorities: authorities()?,
-            dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
-            insecure_registries: config.insecure_registries.clone(),
-            addresses,
-            state: settings.state(),
-            patience: settings.patience(),
-        },
-    ))
+    Ok(KubernetesConfig {
+        namespace: settings.namespace.clone(),
+        installation,
+        builder_image: settings.builder_image.clone(),
+        own_image: settings.own_image.clone().unwrap_or_default(),
+        isolation: settings.isolation,
+        image_pull_secrets: settings.image_pull_secrets.clone(),
+        node_selector: settings.node_selector(),
+        tolerations: settings.tolerations(),
+        platform: settings.platform.clone(),
+        proxies: proxies.collect(),
+        authorities: authorities()?,
+        dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
+        insecure_registries: config.insecure_registries.clone(),
+        addresses,
+        state: settings.state(),
+        patience: settings.patience(),
+    })
+}
+
+fn local_check(config: &Config, data: &Path, addresses: AddressPolicy) -> LocalCheck {
+    LocalCheck {
+        data: data.to_owned(),
+        min_free_bytes: config.min_free_bytes,
+        agent: config.program(Program::Agent),
+        buildkitd: config.program(Program::Buildkitd),
+        buildctl: config.program(Program::Buildctl),
+        dockerhub_mirrors: config.dockerhub_mirror.iter().cloned().collect(),
+        insecure_registries: config.insecure_registries.clone(),
+        addresses,
+    }
 }
 
 /// Whom this server was told to trust, by the variable that its own libraries read.
@@ -207,7 +244,7 @@ fn authorities() -> Result<Option<Vec<u8>>> {
     // What a Secret takes, less what else is in it.
     const MOST_BYTES: usize = 700_000;
     let Some(file) = std::env::var_os("SSL_CERT_FILE") else { return Ok(None) };
-    let file = std::path::Path::new(&file);
+    let file = Path::new(&file);
     let pem = std::fs::read(file).with_context(|| {
         format!("SSL_CERT_FILE should be a file of certificates; {} cannot be read", file.display())
     })?;

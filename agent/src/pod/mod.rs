@@ -9,6 +9,7 @@
 //! They start at the same time: images are fetched and programs begin while the commit is on its way. The spool passes
 //! from the checkout to the build with the plan; how they know of each other's life is [`shared`]'s business.
 
+pub mod probe;
 mod relay;
 mod shared;
 mod state;

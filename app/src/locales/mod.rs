@@ -119,6 +119,7 @@ pub use on_server::*;
 mod on_server {
     use super::{LANG_COOKIE, Lang, Texts, argument, fill};
     use crate::error::Problem;
+    use crate::model::CheckReport;
     use leptos::prelude::use_context;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::LazyLock;
@@ -143,6 +144,28 @@ mod on_server {
     /// A sentence for whoever is not in a page: the JSON API, a mail.
     pub fn message(lang: Lang, key: &str, args: &BTreeMap<String, String>) -> String {
         fill(find_in(lang, key).unwrap_or(key), |name| argument(args, name))
+    }
+
+    /// The families whose sentences only the server says.
+    const UNTOLD: &str = "finding.";
+
+    /// Puts a check's findings into words.
+    pub fn tell_findings(lang: Lang, report: &mut CheckReport) {
+        for finding in &mut report.findings {
+            let key = format!("{UNTOLD}{}", finding.code);
+            // Every test that meets a finding holds it against its sentences.
+            debug_assert_eq!(
+                find_in(lang, &key)
+                    .map(places)
+                    .filter(|places| places.iter().any(|p| argument(&finding.args, p).is_none())),
+                None,
+                "{finding:?}"
+            );
+            finding.title = message(lang, &format!("{UNTOLD}name.{}", finding.name), &finding.args);
+            finding.message = message(lang, &key, &finding.args);
+            let advice = format!("{key}.do");
+            finding.advice = find_in(lang, &advice).map(|_| message(lang, &advice, &finding.args));
+        }
     }
 
     /// Names of a text's places.
@@ -195,7 +218,8 @@ mod on_server {
     /// The active language's texts for the page's head, so that the page's program has them at once. Nothing in it ends
     /// the element it stands in.
     pub fn texts_script(lang: Lang) -> String {
-        serde_json::to_string(texts(lang)).unwrap_or_default().replace("</", "<\\/")
+        let told: BTreeMap<_, _> = texts(lang).iter().filter(|(key, _)| !key.starts_with(UNTOLD)).collect();
+        serde_json::to_string(&told).unwrap_or_default().replace("</", "<\\/")
     }
 }
 
@@ -365,6 +389,31 @@ mod tests {
             }
         }
         assert!(found > 5, "{found} were found");
+    }
+
+    /// Code and arguments that are given right there, of every finding that the code makes.
+    #[test]
+    fn every_finding_has_its_words_and_no_words_are_for_nothing() {
+        let (en, code) = (read(Lang::En), sources("server/src/check"));
+        let (mut names, mut codes) = (BTreeSet::new(), BTreeSet::new());
+        for call in ["Finding::ok(", "Finding::warning(", "Finding::failed(", "Finding::skipped("] {
+            for rest in code.split(call).skip(1) {
+                let arguments = within(rest).0;
+                names.extend(literal(arguments, 0));
+                codes.extend(literal(arguments, 1));
+            }
+        }
+        for key in
+            names.iter().map(|name| format!("finding.name.{name}")).chain(codes.iter().map(|c| format!("finding.{c}")))
+        {
+            assert!(en.contains_key(&key), "{key}");
+        }
+        assert!(codes.len() > 40, "{} were found", codes.len());
+        for key in en.keys().filter_map(|key| key.strip_prefix("finding.")) {
+            let said = key.strip_prefix("name.").unwrap_or(key);
+            let said = said.strip_suffix(".do").unwrap_or(said);
+            assert!(code.contains(&format!("\"{said}\"")), "nothing says finding.{key}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! browser, so it holds no IO and no secret that has been stored.
 
 mod build;
+mod check;
 mod ids;
 mod live;
 mod registry;
@@ -10,6 +11,7 @@ mod settings;
 mod system;
 
 pub use build::*;
+pub use check::*;
 pub use ids::*;
 pub use live::*;
 pub use registry::*;

@@ -3,8 +3,11 @@
 //!
 //! Exit codes: 0 Success, 1 Failure, 2 Cancelled, 3 whatever kept it from finding out, with a sentence on standard error.
 
+mod check;
 mod client;
 mod watch;
+
+pub use check::{CheckArguments, run as check};
 
 use clap::{Args, Subcommand};
 use client::{Client, Trouble};

@@ -94,19 +94,24 @@ impl fmt::Debug for Repository {
 
 impl Repository {
     pub fn of(config: &RegistryConfig, password: Option<&str>) -> Self {
-        let host = if config.host == DOCKER_HUB_HOST { "registry-1.docker.io" } else { config.host.as_str() };
-        // As BuildKit does: the loopback is spoken to in the clear.
-        let scheme = if config.plain_http || is_loopback(host) { "http" } else { "https" };
         let credential = match password {
             Some(password) if !config.username.is_empty() => Some((config.username.clone(), password.to_owned())),
             _ => None,
         };
-        Self { base: format!("{scheme}://{host}"), path: config.repository_path(), credential }
+        Self { base: base(&config.host, config.plain_http), path: config.repository_path(), credential }
     }
 
     fn url(&self, rest: &str) -> String {
         format!("{}/v2/{}/{rest}", self.base, self.path)
     }
+}
+
+/// A registry's address.
+fn base(host: &str, plain_http: bool) -> String {
+    let host = if host == DOCKER_HUB_HOST { "registry-1.docker.io" } else { host };
+    // As BuildKit does: the loopback is spoken to in the clear.
+    let scheme = if plain_http || is_loopback(host) { "http" } else { "https" };
+    format!("{scheme}://{host}")
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -198,6 +203,17 @@ impl RegistryClient {
             }
         }
         Ok(())
+    }
+
+    /// Whether a registry answers at all, to somebody without a login.
+    pub async fn reach(&self, host: &str, plain_http: bool) -> Result<()> {
+        let url = format!("{}/v2/", base(host, plain_http));
+        let reply = self.http.send(Method::GET, &url, &HeaderMap::new(), Bytes::new()).await?;
+        match reply.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(()),
+            StatusCode::NOT_FOUND => Err(RegistryError::NotARegistry(reply.summary())),
+            _ => succeeded(reply).map(drop),
+        }
     }
 
     /// Asks, and once more with what the registry wants to know of the asker.

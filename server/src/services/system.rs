@@ -2,13 +2,15 @@
 
 use crate::audit::changed;
 use crate::builds::Builds;
+use crate::check::{Check, Target};
 use crate::disk::Disk;
 use crate::problems::of_store;
 use crate::store::SharedStore;
 use async_trait::async_trait;
 use kiops_app::backend::{Caller, System};
 use kiops_app::error::Result;
-use kiops_app::model::{RunnerKind, SystemStatus};
+use kiops_app::model::{CheckReport, RegistryConfig, SystemStatus};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub struct LocalSystem {
@@ -16,6 +18,7 @@ pub struct LocalSystem {
     pub disk: Arc<Disk>,
     pub builds: Builds,
     pub builds_at_once: u32,
+    pub check: Arc<Check>,
 }
 
 #[async_trait]
@@ -23,7 +26,7 @@ impl System for LocalSystem {
     async fn status(&self, _: &Caller) -> Result<SystemStatus> {
         let queue = self.builds.queue_state().await?;
         Ok(SystemStatus {
-            runner: RunnerKind::Local,
+            runner: self.check.runner(),
             queue_paused: queue.paused,
             running: queue.running,
             queued: queue.queued,
@@ -41,5 +44,16 @@ impl System for LocalSystem {
         changed(&self.store, caller, action, "queue", serde_json::json!({})).await;
         self.builds.queue_changed();
         Ok(())
+    }
+
+    async fn check(&self, caller: &Caller) -> Result<CheckReport> {
+        let services = self.store.services(&caller.org_id).await.map_err(|e| of_store("services", e))?;
+        let target = |registry: RegistryConfig| Target { host: registry.host, plain_http: registry.plain_http };
+        let targets: BTreeSet<_> = services.into_iter().map(|service| target(service.registry)).collect();
+        self.check.run(targets.into_iter().collect()).await
+    }
+
+    async fn last_check(&self, _: &Caller) -> Result<Option<CheckReport>> {
+        Ok(self.check.last())
     }
 }

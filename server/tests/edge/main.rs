@@ -5,6 +5,7 @@ mod accounts;
 mod builds;
 #[path = "../builds_rig/mod.rs"]
 mod builds_rig;
+mod check;
 mod client;
 mod git;
 mod pages;

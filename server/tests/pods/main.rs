@@ -2,6 +2,7 @@
 
 #[path = "../builds_rig/mod.rs"]
 mod builds_rig;
+mod check_needs_root;
 #[path = "../kill_rig/mod.rs"]
 mod kill_rig;
 mod needs_root;

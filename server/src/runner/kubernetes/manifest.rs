@@ -305,7 +305,7 @@ fn read_only(volume: &str, path: &str) -> Value {
 }
 
 /// Of a container that needs no rights at all.
-fn confined() -> Value {
+pub(super) fn confined() -> Value {
     json!({
         "runAsUser": USER,
         "runAsGroup": USER,
@@ -332,7 +332,7 @@ fn isolation(isolation: Isolation) -> Value {
     }
 }
 
-fn resources(cpu_request: u32, memory: u64, cpu_limit: u32) -> Value {
+pub(super) fn resources(cpu_request: u32, memory: u64, cpu_limit: u32) -> Value {
     json!({
         "requests": { "cpu": format!("{cpu_request}m"), "memory": (memory / 4).to_string() },
         "limits": { "cpu": format!("{cpu_limit}m"), "memory": memory.to_string() },

@@ -6,8 +6,9 @@
 //! build means.
 
 mod config;
-mod manifest;
-mod situation;
+pub(crate) mod manifest;
+pub(crate) mod probe;
+pub(crate) mod situation;
 #[cfg(test)]
 mod tests;
 
@@ -226,7 +227,7 @@ impl Runner for KubernetesRunner {
     }
 }
 
-fn is(error: &kube::Error, code: u16) -> bool {
+pub(crate) fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
@@ -243,7 +244,7 @@ fn passing(error: RunnerError) -> RunnerError {
 }
 
 /// A person's business, or one of a moment.
-fn problem(error: kube::Error) -> RunnerError {
+pub(crate) fn problem(error: kube::Error) -> RunnerError {
     let kube::Error::Api(status) = &error else { return RunnerError::Unreachable(error.to_string()) };
     let refused = |code| RunnerError::Refused { code, detail: status.message.clone() };
     match status.code {

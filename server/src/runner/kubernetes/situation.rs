@@ -3,11 +3,11 @@
 
 use super::config::Patience;
 use crate::runner::{Grade, Situation};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use std::collections::BTreeMap;
 
 /// The container whose end is the attempt's.
-const BUILD: &str = "build";
+pub const BUILD: &str = "build";
 const RELAY: &str = "relay";
 
 /// How long something lasts is counted from the Pod's own times.
@@ -18,12 +18,23 @@ pub fn situation(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situatio
 
 /// Whether the relay can be asked.
 pub fn relay_runs(pod: &Pod) -> bool {
-    containers(pod.status.as_ref()).any(|c| c.name == RELAY && c.state.as_ref().is_some_and(|s| s.running.is_some()))
+    runs(pod, RELAY)
+}
+
+pub fn runs(pod: &Pod, container: &str) -> bool {
+    containers(pod.status.as_ref())
+        .any(|c| c.name == container && c.state.as_ref().is_some_and(|s| s.running.is_some()))
+}
+
+/// How a container has come to its end.
+pub fn end_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStateTerminated> {
+    let found = containers(pod.status.as_ref()).find(|c| c.name == container)?;
+    found.state.as_ref()?.terminated.as_ref()
 }
 
 /// Whether the container that builds has come to its end, so that its status says of what.
 pub fn build_ended(pod: &Pod) -> bool {
-    containers(pod.status.as_ref()).any(|c| c.name == BUILD && c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
+    end_of(pod, BUILD).is_some()
 }
 
 /// Whether nothing of the attempt will ever be heard again.
