@@ -1,6 +1,6 @@
 //! The half of the page's program that not every page needs: what there is of one service, from its registration to its
-//! builds, and the administrator's pages. It comes as a part of its own, so that signing in and the list of services are ready sooner. The frame asks for
-//! it as soon as it runs: it is there when somebody chooses a service.
+//! builds, and the administrator's pages. It comes as a part of its own, so that signing in and the list of services are
+//! ready sooner. The frame asks for it as soon as it runs: it is there when somebody chooses a service.
 
 use crate::accounts::api::who_am_i;
 use crate::check::CheckPage;

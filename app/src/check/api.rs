@@ -10,7 +10,8 @@ use crate::call::{answer, backend, caller, give_back, now_ms, plain_redirect};
 #[cfg(feature = "ssr")]
 use crate::locales::{current, tell_findings};
 
-pub const PAGE: &str = "/settings/check";
+#[cfg(feature = "ssr")]
+const PAGE: &str = "/settings/check";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checked {
