@@ -49,7 +49,7 @@ fn nothing_yet() -> AnyView {
 fn found(report: CheckReport, now_ms: i64) -> AnyView {
     view! {
         <p class="quiet" role="status">{t("check.at")} ": " {when(report.checked_at, now_ms)}</p>
-        <ul class="check-findings" aria-label=t("check.findings")>
+        <ul class="check-list" aria-label=t("check.findings")>
             {report.findings.into_iter().map(finding).collect_view()}
         </ul>
     }
@@ -64,7 +64,7 @@ fn finding(found: Finding) -> AnyView {
         CheckOutcome::Skipped => ("neutral", "cancelled", "check.skipped"),
     };
     view! {
-        <li class="check-finding">
+        <li class="check-line">
             {badge(tone, icon, t(word))}
             <h2>{found.title}</h2>
             <div class="check-words">

@@ -12,8 +12,6 @@
 mod cluster;
 mod judge;
 mod local;
-#[cfg(test)]
-mod tests;
 
 pub use cluster::ClusterCheck;
 pub use local::LocalCheck;
@@ -118,3 +116,6 @@ impl Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

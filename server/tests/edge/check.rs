@@ -53,7 +53,7 @@ async fn a_check_tries_buildkit_out_and_is_kept() {
     // The page shows it before its program has loaded, and its form leads back to it.
     let page = server.send(server.browser(Method::GET, "/settings/check")).await;
     let advice = report["findings"].as_array().unwrap().iter().find_map(|finding| finding["advice"].as_str());
-    assert!(page.text.contains("class=\"findings\"") && page.text.contains(advice.unwrap()), "{}", page.text);
+    assert!(page.text.contains("class=\"check-list\"") && page.text.contains(advice.unwrap()), "{}", page.text);
     let form = server.browser(Method::POST, "/api/fn/kiops_app/check/api/run_check").body("");
     let form = form.header("content-type", "application/x-www-form-urlencoded");
     let posted = server.send(form).await;
