@@ -7,23 +7,10 @@
 mod builds_rig;
 mod kill_rig;
 
-use hyper::Method;
 use kill_rig::Server;
-use serde_json::json;
 
-/// One kill at `point`, then a server that is left alone.
 async fn killed_at(point: &str) {
-    let mut server = Server::new().await;
-    server.up(Some(point)).await;
-    let service = server.service().await;
-    // The server may die before it has answered.
-    let start = format!("/api/v1/services/{service}/builds");
-    server.try_ask(Method::POST, &start, json!({ "branch": "main", "request_key": "once" })).await;
-    server.dies().await;
-    server.up(None).await;
-    let again = json!({ "branch": "main", "request_key": "once" });
-    let id = server.api(Method::POST, &start["/api/v1".len()..], again).await["id"].as_str().unwrap().to_owned();
-    server.assert_whole(&id).await;
+    Server::new().await.survives_a_kill_at(point).await;
 }
 
 #[tokio::test]

@@ -252,6 +252,20 @@ impl Server {
         }
     }
 
+    /// One kill at `point`, then a server that is left alone.
+    pub async fn survives_a_kill_at(mut self, point: &str) {
+        self.up(Some(point)).await;
+        let service = self.service().await;
+        let start = format!("/services/{service}/builds");
+        let once = json!({ "branch": "main", "request_key": "once" });
+        // The server may die before it has answered.
+        self.try_ask(Method::POST, &format!("/api/v1{start}"), once.clone()).await;
+        self.dies().await;
+        self.up(None).await;
+        let id = self.api(Method::POST, &start, once).await["id"].as_str().unwrap().to_owned();
+        self.assert_whole(&id).await;
+    }
+
     /// The build is a success in its first attempt, its agent was started once, and its log is whole.
     pub async fn assert_whole(&self, id: &str) {
         let build = self.over(id).await;

@@ -2,23 +2,10 @@
 
 use super::*;
 use crate::kill_rig::Server;
-use hyper::Method;
-use serde_json::json;
 
-/// One kill at `point`, then a server that is left alone.
 async fn killed_at(point: &str) {
     let _turn = together().await;
-    let mut server = Server::in_pods(pods().await).await;
-    server.up(Some(point)).await;
-    let service = server.service().await;
-    // The server may die before it has answered.
-    let start = format!("/api/v1/services/{service}/builds");
-    let once = json!({ "branch": "main", "request_key": "once" });
-    server.try_ask(Method::POST, &start, once.clone()).await;
-    server.dies().await;
-    server.up(None).await;
-    let id = server.api(Method::POST, &start["/api/v1".len()..], once).await["id"].as_str().unwrap().to_owned();
-    server.assert_whole(&id).await;
+    Server::in_pods(pods().await).await.survives_a_kill_at(point).await;
 }
 
 #[tokio::test]
