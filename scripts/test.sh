@@ -7,6 +7,7 @@ purpose=${1:-test}
 passed=0
 failed=0
 flaky=()
+failures=()
 # What is going on outside of the suites: it counts as one failure when it does not come to its end.
 stage=set-up
 
@@ -17,6 +18,7 @@ finish() {
     say "$stage did not come to its end"
   fi
   for name in ${flaky[@]+"${flaky[@]}"}; do echo "flaky, passed only when tried again: $name"; done
+  for name in ${failures[@]+"${failures[@]}"}; do echo "failed: $name"; done
   echo "$passed passed, $failed failed"
 }
 at_exit finish
@@ -32,7 +34,7 @@ at_exit rm -rf "$logs"
 # suite NAME COUNT COMMAND…: runs it, shows its output, and lets `COUNT LOG` print "passed failed".
 # A suite that fails or runs nothing without a failed test of its own counts as one failure.
 suite() {
-  local name=$1 count=$2 code=0 good bad
+  local name=$1 count=$2 code=0 good bad known=${#failures[@]}
   shift 2
   say "$name"
   stage="the suite $name"
@@ -41,15 +43,35 @@ suite() {
   if [ "$bad" = 0 ] && { [ "$code" != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
   passed=$((passed + good))
   failed=$((failed + bad))
+  # Here, and by name at the end: whoever has only the last lines of a run still learns what failed.
+  if [ "$bad" != 0 ]; then
+    mapfile -t -O "$known" failures < <(failed_tests "$name")
+    [ "${#failures[@]}" != "$known" ] || failures+=("$name (exit code $code)")
+  fi
   stage=
   say "$name: $good passed, $bad failed"
+}
+
+# failed_tests SUITE: a line for each, with the words of its panic where it is Rust's.
+failed_tests() {
+  case $1 in
+    cargo | unit)
+      awk 'function tell() { if (test != "") print test why; test = why = "" }
+        /^---- .* stdout ----$/ { tell(); test = $2 }
+        /^failures:$/ { tell() }
+        test != "" && why == "" && /panicked at / { why = $0; sub(/.*panicked at /, " at ", why); getline; why = why " " substr($0, 1, 200) }
+        END { tell() }' "$logs/$1"
+      ;;
+    browser | shipped-page) cat "$logs/failed" 2>/dev/null ;;
+    scripts) sed -n 's/^not ok //p' "$logs/$1" ;;
+  esac
 }
 
 # The whole command is one check.
 one() { if [ "$2" = 0 ]; then echo 1 0; else echo 0 1; fi; }
 cargo_results() { awk '/^test result:/ { good += $4; bad += $6 } END { print good + 0, bad + 0 }' "$1"; }
 check_lines() { awk '/^ok / { good++ } /^not ok / { bad++ } END { print good + 0, bad + 0 }' "$1"; }
-playwright_results() { node scripts/playwright-results.mjs "$logs/playwright.json" "$logs/flaky" 2>/dev/null || echo 0 1; }
+playwright_results() { node scripts/playwright-results.mjs "$logs/playwright.json" "$logs/flaky" "$logs/failed" 2>/dev/null || echo 0 1; }
 # The page as it is shipped goes through tools that the other tests' page does not meet. Its run has a folder of its own
 # beside this one's, not in it: the names of sockets must be short.
 shipped() {
@@ -62,7 +84,7 @@ playwright() {
     node_modules/.bin/playwright test --reporter=list,json
 }
 browser_suite() {
-  rm -f "$logs/playwright.json" "$logs/flaky"
+  rm -f "$logs/playwright.json" "$logs/flaky" "$logs/failed"
   suite "$1" playwright_results "$2"
   [ ! -s "$logs/flaky" ] || mapfile -t -O "${#flaky[@]}" flaky <"$logs/flaky"
 }
