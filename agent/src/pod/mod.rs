@@ -11,7 +11,7 @@
 
 pub mod probe;
 mod relay;
-mod shared;
+pub mod shared;
 mod state;
 
 pub use relay::relay;

@@ -100,13 +100,18 @@ export class Server {
     const name = `${randomBytes(3).toString("hex")}-${(this.names += 1)}`;
     const url = await this.rig.command("new_repo", { repo: name });
     const head = await this.rig.command("commit", { repo: name, branch: "main", files });
+    return { ...(await this.register(name, url)), repo: name, url, head };
+  }
+
+  /** A service that builds what is at `url` and pushes to a repository of its own. */
+  async register(name, url) {
     const { id } = await this.api("POST", "services", {
       name,
       source: { kind: "git", url, token: null, default_branch: "main" },
       registry_config: { kind: "private", url: this.rig.registry, path: "bench", image_name: name, plain_http: true },
       settings: { dockerfile: { mode: "auto" }, profile: "auto", no_cache: false, time_limit_s: 3600, ...settings },
     });
-    return { id, repo: name, head };
+    return { id, image: `bench/${name}` };
   }
 
   /** Starts a build of the service's head and waits for its end, which must be Success. */

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Fault, FaultyRegistry, Furnished, GitFault, GitOptions, GitServer, Login, On, Postgres, Registry, RegistryOptions,
-    free_port,
+    Fault, FaultyRegistry, Furnished, GitFault, GitOptions, GitServer, KubeDouble, Login, On, Postgres, Registry,
+    RegistryOptions, free_port,
 };
 
 /// What the first line tells the addresses of.
@@ -20,6 +20,7 @@ pub struct Rig {
     git: GitServer,
     postgres: Option<Postgres>,
     cluster: Option<Furnished>,
+    kube_double: Option<KubeDouble>,
 }
 
 /// One line of input.
@@ -48,6 +49,8 @@ enum Order {
     FreePort,
     Cluster { agent: PathBuf },
     Kubectl { arguments: Vec<String> },
+    KubeDouble { agent: PathBuf, recording: PathBuf },
+    KubeDoubleStop,
 }
 
 impl Rig {
@@ -57,7 +60,7 @@ impl Rig {
         let registry = Registry::start(RegistryOptions { login, ..RegistryOptions::default() }).await?;
         let faulty = FaultyRegistry::in_front_of(registry.address()).await?;
         let git = GitServer::start(GitOptions { token: git_token, ..GitOptions::default() }).await?;
-        Ok(Self { mirror, registry, faulty, git, postgres: None, cluster: None })
+        Ok(Self { mirror, registry, faulty, git, postgres: None, cluster: None, kube_double: None })
     }
 
     pub fn addresses(&self) -> Value {
@@ -127,6 +130,12 @@ impl Rig {
                 let cluster = &self.cluster.as_ref().context("no cluster was asked for")?.cluster;
                 json!(cluster.kubectl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await?)
             }
+            Order::KubeDouble { agent, recording } => {
+                // One at a time: the last one's Pods go first.
+                self.kube_double = None;
+                json!(self.kube_double.insert(KubeDouble::start(&agent, &recording).await?).kubeconfig())
+            }
+            Order::KubeDoubleStop => json!(self.kube_double = None),
             Order::Postgres => {
                 if self.postgres.is_none() {
                     self.postgres = Some(Postgres::start().await?);
