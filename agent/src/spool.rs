@@ -129,8 +129,14 @@ impl Writer {
     }
 
     fn take_up(&mut self) -> io::Result<()> {
-        let mut reader =
-            Reader { file: self.file.try_clone()?, clock: self.clock, at: self.end, buffer: Vec::new(), used: 0 };
+        let mut reader = Reader {
+            file: self.file.try_clone()?,
+            clock: self.clock,
+            at: self.end,
+            buffer: Vec::new(),
+            filled: 0,
+            used: 0,
+        };
         while let Some(payload) = reader.record()? {
             self.chain.push(payload);
             self.end += 4 + payload.len() as u64;
@@ -184,10 +190,13 @@ impl Writer {
 pub struct Reader {
     file: File,
     clock: Clock,
-    /// Where in the file the buffer ends.
+    /// Where in the file what is in the buffer ends.
     at: u64,
+    /// Kept, and written over: a relay looks hundreds of times a second, and clearing it would be most of its work.
     buffer: Vec<u8>,
-    /// How much of the buffer has been served.
+    /// How much of the buffer is the file's.
+    filled: usize,
+    /// How much of that has been served.
     used: usize,
 }
 
@@ -195,7 +204,7 @@ impl Reader {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let clock = read_header(&file)?;
-        Ok(Self { file, clock, at: SPOOL_HEADER_BYTES as u64, buffer: Vec::new(), used: 0 })
+        Ok(Self { file, clock, at: SPOOL_HEADER_BYTES as u64, buffer: Vec::new(), filled: 0, used: 0 })
     }
 
     pub fn clock(&self) -> Clock {
@@ -205,25 +214,27 @@ impl Reader {
     /// The next complete record; none where the file ends for now.
     pub fn record(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
-            let split = wire::split_record(&self.buffer[self.used..]).map_err(io::Error::other)?;
+            let split = wire::split_record(&self.buffer[self.used..self.filled]).map_err(io::Error::other)?;
             if let Some(used) = split.map(|(_, used)| used) {
                 let from = self.used + 4;
                 self.used += used;
                 return Ok(Some(&self.buffer[from..self.used]));
             }
-            self.buffer.drain(..self.used);
+            self.buffer.copy_within(self.used..self.filled, 0);
+            self.filled -= self.used;
             self.used = 0;
-            let had = self.buffer.len();
-            self.buffer.resize(had + READ_BYTES, 0);
-            let got = self.file.read_at(&mut self.buffer[had..], self.at);
-            self.buffer.truncate(had + *got.as_ref().unwrap_or(&0));
-            let got = got?;
+            let wanted = self.filled + READ_BYTES;
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+            let got = self.file.read_at(&mut self.buffer[self.filled..wanted], self.at)?;
+            self.filled += got;
             self.at += got as u64;
             if got == 0 {
                 // What is here of the next record may be taken back: a writer that finds the disk full cuts it off and
                 // puts another one in its place. It is read anew when it is asked for.
-                self.at -= self.buffer.len() as u64;
-                self.buffer.clear();
+                self.at -= self.filled as u64;
+                self.filled = 0;
                 return Ok(None);
             }
         }

@@ -2,7 +2,7 @@
 //! and has the last word where nobody else is left to say it. It outlives the build, whatever that died of.
 
 use super::shared::{Life, Role, Shared};
-use super::{LOOK_EVERY, begin, conclude, hold};
+use super::{begin, conclude, hold};
 use crate::record::{Ending, Recorder};
 use crate::relay::{Relay, Told, serve};
 use crate::run::{self, Exit};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+/// The server has the spool's end by itself; this is for whoever died, and its process should cost nothing meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The log's reader is looked for as seldom as people notice.
 const PRINT_EVERY: Duration = Duration::from_millis(200);
 /// At the end, what is not printed by then is in the product's own log.

@@ -31,16 +31,16 @@ async fn try_answer(double: &Arc<Double>, request: Request<Incoming>) -> Result<
     match rest {
         [] if method == Method::GET => list(double, resource, &request),
         [] if method == Method::POST => create(double, resource, body(request).await?),
-        [name] if method == Method::GET => {
-            Ok(json_answer(StatusCode::OK, double.state().objects.get(resource, name)?))
-        }
+        [name] if method == Method::GET => Ok(json_answer(StatusCode::OK, double.state().objects.get(resource, name)?)),
         [name] if method == Method::PATCH => patch(double, resource, name, request).await,
         [name] if method == Method::DELETE => delete(double, resource, name, body(request).await?),
         // The protocol over WebSocket begins with a GET.
         [name, "portforward"] if method == Method::GET && resource == Resource::Pods => {
             forward::forward(double, name, request)
         }
-        _ => Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the double does not know this verb")),
+        _ => {
+            Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the double does not know this verb"))
+        }
     }
 }
 

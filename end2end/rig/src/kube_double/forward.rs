@@ -32,7 +32,8 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub fn forward(double: &Arc<Double>, name: &str, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let asked = api::parameter(&request, "ports").and_then(|ports| ports.parse::<u16>().ok());
     let asked = asked.ok_or_else(|| Failure::invalid("the double forwards one port"))?;
-    let key = handshake(request.headers()).ok_or_else(|| Failure::invalid("the double forwards over WebSocket only"))?;
+    let key =
+        handshake(request.headers()).ok_or_else(|| Failure::invalid("the double forwards over WebSocket only"))?;
     let accept = HeaderValue::from_str(&key).map_err(|error| Failure::invalid(error.to_string()))?;
     let port = {
         let state = double.state();

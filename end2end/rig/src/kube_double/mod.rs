@@ -74,8 +74,7 @@ impl KubeDouble {
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, kubeconfig_of(&format!("https://{address}"), folder.path()))?;
         let state = Mutex::default();
-        let double =
-            Arc::new(Double { agent: agent.to_owned(), recording, folder: folder.path().to_owned(), state });
+        let double = Arc::new(Double { agent: agent.to_owned(), recording, folder: folder.path().to_owned(), state });
         let server = keep_running(serve(listener, tls, double.clone()));
         Ok(Self { _server: server, double, kubeconfig, _folder: folder })
     }

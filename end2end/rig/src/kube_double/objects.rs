@@ -87,7 +87,8 @@ pub fn answer(code: StatusCode, body: &Value) -> Response<Body> {
 
 impl Objects {
     pub fn create(&mut self, resource: Resource, mut object: Value) -> Result<Value, Failure> {
-        let name = object["metadata"]["name"].as_str().ok_or_else(|| Failure::invalid("a name is required"))?.to_owned();
+        let name =
+            object["metadata"]["name"].as_str().ok_or_else(|| Failure::invalid("a name is required"))?.to_owned();
         let key = (resource, name);
         if self.kept.contains_key(&key) {
             let message = format!("{} {:?} already exists", resource.plural(), key.1);
