@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 
-/// How often a reader at the end of the spool looks whether it has grown.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// When a reader at the end of the spool looks whether it has grown: soon after it had, and ever more seldom while it has
+/// not. A hundred relays on one machine cost little then.
+const LOOK_SOON: Duration = Duration::from_millis(5);
+const LOOK_AT_LEAST: Duration = Duration::from_millis(25);
 /// How many bytes are sent at once while there are more.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Who connects must have proven itself by then.
@@ -191,13 +193,16 @@ async fn send<W: AsyncWrite + Unpin>(mut reader: Reader, output: &mut W) -> io::
     let beat_every = Duration::from_millis(BEAT_EVERY_MS);
     let mut last = Instant::now();
     let mut batch = Vec::new();
+    let mut wait = LOOK_SOON;
     loop {
         batch.clear();
-        if reader.frames(&mut batch, BATCH_BYTES)? == 0 {
-            if last.elapsed() < beat_every {
-                tokio::time::sleep(LOOK_EVERY).await;
-                continue;
-            }
+        if reader.frames(&mut batch, BATCH_BYTES)? > 0 {
+            wait = LOOK_SOON;
+        } else if last.elapsed() < beat_every {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LOOK_AT_LEAST);
+            continue;
+        } else {
             Frame::Beat.encode(&mut batch);
         }
         output.write_all(&batch).await?;

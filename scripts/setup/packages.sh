@@ -26,6 +26,8 @@ look() {
   need docker-registry
   need busybox-static busybox
   need runc
+  # Keys and certificates of the rig's API servers.
+  need openssl
   # Looks at and removes the bridge of BuildKit's steps.
   need iproute2 ip
   if [ "$(id -u)" = 0 ]; then
@@ -46,7 +48,6 @@ look() {
     need containerd
     need debootstrap
     need libcap2-bin setcap
-    need openssl
   fi
   [ "$purpose" = test ] || return 0
 

@@ -146,7 +146,8 @@ export class Server {
       rest = messages.pop();
       for (const message of messages) {
         const data = message.split("\n").filter((line) => line.startsWith("data:"));
-        if (data.length > 0 && !message.includes("event: end")) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"));
+        // Named ones say that the stream lives, or ends.
+        if (data.length > 0 && !/^event:/m.test(message)) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"));
       }
     }
   }
