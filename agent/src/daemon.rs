@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, geteuid, kill_process, setsid};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -659,7 +660,8 @@ fn configuration(spec: &BuildkitSpec, run_dir: &Path, network: &Network, rootles
         let mirrors: Vec<String> = spec.dockerhub_mirrors.iter().map(|m| quoted(m)).collect();
         let _ = write!(text, "[registry.\"docker.io\"]\nmirrors = [{}]\n", mirrors.join(", "));
     }
-    for registry in &spec.insecure_registries {
+    // BuildKit does not start when one is there twice.
+    for registry in BTreeSet::from_iter(&spec.insecure_registries) {
         let _ = write!(text, "[registry.{}]\nhttp = true\n", quoted(registry));
     }
     text
@@ -769,7 +771,7 @@ mod tests {
     fn the_configuration_says_what_was_asked_for() {
         let mut spec = spec().buildkit;
         spec.dockerhub_mirrors = vec!["127.0.0.1:5000".into()];
-        spec.insecure_registries = vec!["10.0.0.1:5000".into()];
+        spec.insecure_registries = vec!["10.0.0.1:5000".into(), "10.0.0.1:5000".into()];
         let bridge = Network::Bridge { plugins: "/usr/lib/cni".into(), name: "b".into(), subnet: [198, 18, 7] };
         let text = configuration(&spec, Path::new("/r"), &bridge, false);
         for wanted in [
@@ -780,7 +782,7 @@ mod tests {
             "[registry.\"docker.io\"]\nmirrors = [\"127.0.0.1:5000\"]\n",
             "[registry.\"10.0.0.1:5000\"]\nhttp = true\n",
         ] {
-            assert!(text.contains(wanted), "{wanted} is not in\n{text}");
+            assert_eq!(text.matches(wanted).count(), 1, "{wanted} in\n{text}");
         }
         assert!(configuration(&spec, Path::new("/r"), &Network::Host, true).contains("rootless = true"));
         assert_ne!(settings(&spec, &bridge), settings(&spec, &Network::Host));

@@ -2,6 +2,7 @@
 
 use crate::record::PhaseLog;
 use crate::stop::{Stop, Why};
+use kiops_events::trust;
 use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
 use std::io;
 use std::process::{ExitStatus, Output, Stdio};
@@ -10,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 /// Variables of our own environment that programs get: how to reach the network through a proxy and whom to trust.
-const PASSED_ON: [&str; 12] = [
+const PASSED_ON: [&str; 11] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -21,7 +22,6 @@ const PASSED_ON: [&str; 12] = [
     "ALL_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO",
     "TZ",
 ];
 /// Where Debian keeps runc, iptables and the like, and where an ordinary user's path does not look.
@@ -34,7 +34,9 @@ pub fn environment() -> Vec<(String, String)> {
         _ => SYSTEM_FOLDERS.to_owned(),
     };
     let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    [("PATH".to_owned(), path)].into_iter().chain(passed_on).collect()
+    let of_git =
+        trust::git_authorities(|name| std::env::var(name).ok()).map(|file| (trust::GIT_CA_INFO.to_owned(), file));
+    [("PATH".to_owned(), path)].into_iter().chain(passed_on).chain(of_git).collect()
 }
 
 /// Has the kernel end the program when the agent dies, however it dies.

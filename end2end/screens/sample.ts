@@ -60,3 +60,8 @@ exit 2
 export const SLOW: Files = {
   'compile.sh': (FILES['compile.sh'] ?? '').replace('${1:-0.4}', '4'),
 };
+
+/** Takes memory until there is none. */
+export const HUNGRY: Files = {
+  Dockerfile: 'FROM alpine:3\nRUN echo "collecting orders of 2026"; tail /dev/zero\n',
+};

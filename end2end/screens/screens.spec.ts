@@ -6,9 +6,10 @@ import type { Page } from '@playwright/test';
 import { Rig } from '../fixtures/rig';
 import { ADMIN, Server } from '../fixtures/server';
 import { NOBODY, expect, test } from '../fixtures/test';
+import { CheckPage } from '../pages/check';
 import { ServicesPage } from '../pages/services';
 import { SignInPage } from '../pages/sign-in';
-import { BROKEN, ORDERS, SLOW } from './sample';
+import { BROKEN, HUNGRY, ORDERS, SLOW } from './sample';
 
 const OUT = join(import.meta.dirname, '../../docs/screens');
 mkdirSync(OUT, { recursive: true });
@@ -202,4 +203,27 @@ test('a service, its settings, its builds', async ({ page, services, servicePage
   await page.goto(`/services/edit/${service.id}?edit=source`);
   await expect(page.getByRole('dialog', { name: 'Git Settings' })).toBeVisible();
   await pictures(page, 'git-settings', nothing);
+});
+
+test('a build that needs more than its profile has', async ({ page, dialog, api, register }) => {
+  const service = await register(HUNGRY, { name: 'reports', settings: { profile: 'small' } });
+  const { id } = await api.run(service.id);
+  await dialog.openBuild(service.id, id);
+  await dialog.build.toBe('Failure');
+  await pictures(page, 'build-out-of-memory', nothing);
+  await korean(page, 'build-out-of-memory', () => expect(page.getByRole('log')).toBeVisible());
+  await dialog.openHistory(service.id);
+  await pictures(page, 'build-history-profile', () => expect(dialog.history.rows).toHaveCount(1));
+});
+
+test('a check', async ({ page, register }) => {
+  await register();
+  const check = new CheckPage(page);
+  await check.open();
+  await check.hydrated();
+  await pictures(page, 'check-empty', nothing);
+  await check.run.click();
+  await expect(check.finding('Build')).toContainText('built a small image', { timeout: 60_000 });
+  await pictures(page, 'check', nothing);
+  await korean(page, 'check');
 });

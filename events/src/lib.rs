@@ -22,6 +22,8 @@ pub mod rawjson;
 #[cfg(feature = "native")]
 pub mod spec;
 #[cfg(feature = "native")]
+pub mod trust;
+#[cfg(feature = "native")]
 pub mod wire;
 
 pub use event::{AgentEvent, EventKind, Interval, LineText, Outcome, Phase, Place, StoredEvent};

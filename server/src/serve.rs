@@ -19,6 +19,7 @@ use crate::store::{self, DatabaseUrl, Retention, SharedStore, Sole, StoreError};
 use anyhow::{Context, Result, anyhow, ensure};
 use axum::serve::ListenerExt;
 use kiops_app::backend::Backend;
+use kiops_events::trust;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,7 +244,7 @@ fn local_check(config: &Config, data: &Path, addresses: AddressPolicy) -> LocalC
 fn authorities() -> Result<Option<Vec<u8>>> {
     // What a Secret takes, less what else is in it.
     const MOST_BYTES: usize = 700_000;
-    let Some(file) = std::env::var_os("SSL_CERT_FILE") else { return Ok(None) };
+    let Some(file) = std::env::var_os(trust::CERT_FILE) else { return Ok(None) };
     let file = Path::new(&file);
     let pem = std::fs::read(file).with_context(|| {
         format!("SSL_CERT_FILE should be a file of certificates; {} cannot be read", file.display())

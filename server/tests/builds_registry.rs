@@ -1,4 +1,8 @@
-//! The registry client against a real registry, one that misbehaves, and the token dance of Harbor and Docker Hub.
+//! The registry client against a real registry, one that misbehaves, and the token dance of Harbor and Docker Hub; and a
+//! whole build where Git host and registry have certificates of an own authority.
+
+mod builds_rig;
+mod kill_rig;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -187,4 +191,9 @@ async fn nobody_is_led_to_what_only_the_server_reaches() {
         let refused = strict.check_push(&at(host)).await.map_err(|error| error.code());
         assert_eq!(refused, Err("address_refused"), "{host}");
     }
+}
+
+#[tokio::test]
+async fn an_own_authority_is_trusted_by_all_that_builds() {
+    kill_rig::Server::new().await.trusts_whom_one_variable_names().await;
 }

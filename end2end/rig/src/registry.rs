@@ -59,7 +59,8 @@ impl Registry {
             "version": 0.1,
             "log": { "level": "warn", "accesslog": { "disabled": true } },
             "storage": { "filesystem": { "rootdirectory": storage }, "delete": { "enabled": true } },
-            "http": { "addr": format!("127.0.0.1:{port}") },
+            // Whoever is in front of it may speak TLS.
+            "http": { "addr": format!("127.0.0.1:{port}"), "relativeurls": true },
         });
         if let Some(login) = &options.login {
             // The registry checks the hash at every request: the lowest cost will do.
@@ -133,7 +134,9 @@ impl Registry {
     async fn push_blob(&self, repository: &str, content: &[u8]) -> Result<()> {
         let opened = succeed(self.request(Method::POST, &format!("{repository}/blobs/uploads/"))).await?;
         let location = opened.headers().get(LOCATION).context("an upload's address")?.to_str()?;
-        let put = self.authorized(self.client.put(format!("{location}&digest={}", digest(content))));
+        let mut location = opened.url().join(location)?;
+        location.query_pairs_mut().append_pair("digest", &digest(content));
+        let put = self.authorized(self.client.put(location));
         succeed(put.header(CONTENT_TYPE, "application/octet-stream").body(content.to_vec())).await?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use super::address::Address;
 use super::credential::Credential;
+use kiops_events::trust;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -15,7 +16,7 @@ const MOST_OUTPUT: u64 = 32 << 20;
 const MOST_ERRORS: u64 = 64 << 10;
 
 /// What a company's network needs, and nothing else, is passed on.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 12] = [
     "PATH",
     "http_proxy",
     "https_proxy",
@@ -27,7 +28,6 @@ const PASSED_ON: [&str; 13] = [
     "ALL_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO",
     "TMPDIR",
 ];
 
@@ -64,6 +64,9 @@ impl GitCommand {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
+        }
+        if let Some(file) = trust::git_authorities(|name| std::env::var_os(name)) {
+            command.env(trust::GIT_CA_INFO, file);
         }
         command
             .env("LC_ALL", "C")

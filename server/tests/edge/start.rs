@@ -287,6 +287,32 @@ fn bad_settings_name_their_variable() {
 }
 
 #[test]
+fn a_kubeconfig_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("of-the-cluster");
+    let start = |image: Option<&str>| {
+        let mut program = program(folder.path());
+        program
+            .env("KIOPS_LISTEN", "127.0.0.1:0")
+            .env("KIOPS_RUNNER", "kubernetes")
+            .env("KIOPS_KUBECONFIG", &kubeconfig);
+        let output = program.envs(image.map(|image| ("KIOPS_IMAGE", image))).output().unwrap();
+        let text = said(&output);
+        assert!(!output.status.success() && !text.contains("panicked"), "{text}");
+        text
+    };
+    assert!(start(None).contains("KIOPS_IMAGE should name"), "{}", start(None));
+    let elsewhere = "{\"current-context\": \"gone\", \"contexts\": [], \"clusters\": [], \"users\": []}";
+    for content in [None, Some("{ not yaml"), Some("apiVersion: v1\nkind: Config\n"), Some(elsewhere)] {
+        if let Some(content) = content {
+            std::fs::write(&kubeconfig, content).unwrap();
+        }
+        let text = start(Some("registry.example/kiops:1"));
+        assert!(text.contains("KIOPS_KUBECONFIG") && text.contains("of-the-cluster"), "{content:?}: {text}");
+    }
+}
+
+#[test]
 fn the_program_says_its_version_and_its_settings() {
     let folder = tempfile::tempdir().unwrap();
     let version = program(folder.path()).arg("--version").output().unwrap();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use kiops_events::chain::Chain;
-use kiops_rig::{Furnished, buildkit_bins, free_port};
+use kiops_rig::{Authority, Furnished, buildkit_bins, free_port};
 use kiops_server::outgoing::https_client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -42,6 +42,8 @@ pub struct Server {
     token: String,
     pub hosts: &'static Hosts,
     database: Option<String>,
+    /// A file of certificates in place of the machine's own.
+    authorities: Option<PathBuf>,
 }
 
 impl Server {
@@ -70,7 +72,8 @@ impl Server {
     }
 
     fn of(place: Place, data: Data, hosts: &'static Hosts, database: Option<String>) -> Self {
-        Self { data, port: free_port(), place, child: None, token: String::new(), hosts, database }
+        let (port, token) = (free_port(), String::new());
+        Self { data, port, place, child: None, token, hosts, database, authorities: None }
     }
 
     /// An address of this machine as its builds see it.
@@ -110,6 +113,10 @@ impl Server {
                 .env("KIOPS_BUILDER_IMAGE", furnished.builder_image)
                 .env("KIOPS_IMAGE", furnished.own_image),
         };
+        if let Some(file) = &self.authorities {
+            // Whatever this machine's own are.
+            command.env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR").env_remove("GIT_SSL_CAINFO");
+        }
         if let Some(url) = &self.database {
             command.env("KIOPS_DATABASE_URL", url);
         }
@@ -189,19 +196,25 @@ impl Server {
     }
 
     pub async fn service_of(&self, dockerfile: &str) -> String {
+        let wanted = self.wanted(dockerfile, &self.hosts.git.url(), &self.hosts.registry.address(), true).await;
+        self.api(Method::POST, "/services", wanted).await["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A service to be registered, with a repository of its own; the hosts by these addresses of this machine's loopback.
+    async fn wanted(&self, dockerfile: &str, git: &str, registry: &str, plain_http: bool) -> Value {
         let name = self.hosts.name("kill");
         let repo = self.hosts.git.new_repo(&name).await.unwrap();
         repo.commit("main", &[("Dockerfile", dockerfile.as_bytes()), ("n", name.as_bytes())], "x").await.unwrap();
-        let service = json!({
+        let url = repo.url().replace(&self.hosts.git.url(), git);
+        json!({
             "name": name,
-            "source": { "kind": "git", "url": self.seen(repo.url()), "default_branch": "main" },
-            "registry_config": { "kind": "private", "url": self.seen(&self.hosts.registry.address()), "path": "kill",
-                "image_name": name, "plain_http": true },
+            "source": { "kind": "git", "url": self.seen(&url), "default_branch": "main" },
+            "registry_config": { "kind": "private", "url": self.seen(registry), "path": "kill",
+                "image_name": name, "plain_http": plain_http },
             // Several Pods at once fit on a node.
             "settings": { "dockerfile": { "mode": "auto", "path": null }, "profile": "small", "no_cache": false,
                 "time_limit_s": 3600 },
-        });
-        self.api(Method::POST, "/services", service).await["id"].as_str().unwrap().to_owned()
+        })
     }
 
     pub async fn build(&self, service: &str) -> String {
@@ -264,6 +277,38 @@ impl Server {
         self.up(None).await;
         let id = self.api(Method::POST, &start, once).await["id"].as_str().unwrap().to_owned();
         self.assert_whole(&id).await;
+    }
+
+    /// Git host and, in Pods, registry have certificates of an authority that no machine knows.
+    pub async fn trusts_whom_one_variable_names(mut self) {
+        let authority = Authority::for_addresses(&["127.0.0.1", &self.seen("127.0.0.1")]).await.unwrap();
+        let [git, registry] = [self.hosts.git.url(), self.hosts.registry.address()].map(|address| port_of(&address));
+        let (git, door) = (authority.in_front_of(git).await.unwrap(), authority.in_front_of(registry).await.unwrap());
+        let registry = match &self.place {
+            Place::Pods(furnished) => {
+                for door in [&git, &door] {
+                    furnished.cluster.let_in(port_of(&door.address())).await.unwrap();
+                }
+                door.address()
+            }
+            // To the loopback BuildKit speaks without TLS, whatever it is told.
+            Place::Here { .. } => self.hosts.registry.address(),
+        };
+        self.up(None).await;
+        let plain_http = registry != door.address();
+        let wanted = self.wanted(STEP, &format!("https://{}", git.address()), &registry, plain_http).await;
+        let (status, said) = self.try_ask(Method::POST, "/api/v1/services", wanted.clone()).await.unwrap();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!((status, said["code"].as_str()), (502, Some("tls")), "{said:#}");
+
+        self.kill();
+        self.authorities = Some(authority.file());
+        self.up(None).await;
+        let service = self.api(Method::POST, "/services", wanted).await["id"].as_str().unwrap().to_owned();
+        let id = self.build(&service).await;
+        self.assert_whole(&id).await;
+        let build = self.over(&id).await;
+        assert!(build["image_size_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{build:#}");
     }
 
     /// The build is a success in its first attempt, its agent was started once, and its log is whole.

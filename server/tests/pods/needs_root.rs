@@ -1,5 +1,6 @@
 //! The stories. A cluster's node needs root, and `make test` leaves this module out for an ordinary user.
 
+mod authorities;
 mod everywhere;
 mod faults;
 mod install;
@@ -165,6 +166,40 @@ async fn a_step_that_takes_more_than_its_profile_has_is_out_of_memory() {
     assert_eq!((row.status, code, row.attempt), (BuildStatus::Failure, Some("oom"), 1), "{}", world.log(&id).await);
     assert_eq!(row.log_verified, Some(true));
     nothing_left(&world).await;
+}
+
+/// Nobody chose a size, and the last build took little.
+#[tokio::test]
+async fn a_build_that_outgrows_what_auto_gave_it_is_built_with_the_next_size() {
+    let _turn = together().await;
+    let world = world().await;
+    let repo = world.hosts.repo("FROM alpine:3\nRUN echo little\n").await;
+    let settings = BuildSettings { profile: Profile::Auto, ..BuildSettings::default() };
+    let service = world.service_with(&repo, settings, world.registry_config(), Credentials::default()).await;
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    assert_eq!(row.status, BuildStatus::Success, "{}\n{}", world.log(&id).await, describe(&row).await);
+    assert_eq!(row.snapshot.resolved_profile, Profile::Medium);
+
+    // One block, held whole: more than the small size has, less than the medium one.
+    let hungry = b"FROM alpine:3\nRUN dd if=/dev/zero of=/dev/null bs=2300M count=1\n";
+    repo.commit("main", &[("Dockerfile", hungry)], "More").await.unwrap();
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    let notes = world.notes(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{notes:?}\n{}", world.log(&id).await);
+    assert_eq!(row.snapshot.resolved_profile, Profile::Medium);
+    assert!(
+        notes.contains(&"profile_measured".to_owned()) && notes.contains(&"profile_larger".to_owned()),
+        "{notes:?}"
+    );
+    nothing_left(&world).await;
+
+    // What was too small is not tried again.
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 1), "{}", world.log(&id).await);
+    assert_eq!(row.snapshot.resolved_profile, Profile::Medium);
 }
 
 #[tokio::test]

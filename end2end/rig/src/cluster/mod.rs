@@ -111,6 +111,20 @@ impl Cluster {
         self.at("admin.kubeconfig")
     }
 
+    /// The same account, by another way to the API server: a server on this port of the loopback.
+    pub fn kubeconfig_by(&self, kubeconfig: &Path, port: u16) -> Result<PathBuf> {
+        let mut known: Value = serde_json::from_slice(&fs::read(kubeconfig)?)?;
+        known["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+        let path = self.at(&format!("by-{port}.kubeconfig"));
+        fs::write(&path, known.to_string())?;
+        Ok(path)
+    }
+
+    /// Where the API server listens on this machine's loopback.
+    pub fn api_port(&self) -> u16 {
+        self.ports.api
+    }
+
     /// A kubeconfig for another token, such as a service account's.
     pub fn kubeconfig_for(&self, token: &str, file: &str) -> Result<PathBuf> {
         let path = self.at(file);

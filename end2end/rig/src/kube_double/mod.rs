@@ -17,23 +17,19 @@ mod replay;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::home::{Server, at_home, keep_running, scratch_folder};
-use crate::process::output;
+use crate::tls::Authority;
 use objects::Objects;
 use pod::Attempt;
 use replay::Recording;
@@ -43,6 +39,7 @@ pub struct KubeDouble {
     _server: Server,
     double: Arc<Double>,
     kubeconfig: PathBuf,
+    _authority: Authority,
     // After everything that works in it: fields are dropped in this order.
     _folder: TempDir,
 }
@@ -68,15 +65,15 @@ impl KubeDouble {
     pub async fn start(agent: &Path, recording: &Path) -> Result<Self> {
         let recording = Recording::read(recording).with_context(|| format!("the spool {}", recording.display()))?;
         let folder = scratch_folder()?;
-        let tls = certificate(folder.path()).await?;
+        let authority = Authority::for_addresses(&["127.0.0.1"]).await?;
         let listener = at_home(async { Ok(TcpListener::bind(("127.0.0.1", 0)).await?) }).await?;
         let address = listener.local_addr().context("the double's address")?;
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, kubeconfig_of(&format!("https://{address}"), folder.path()))?;
+        std::fs::write(&kubeconfig, kubeconfig_of(&format!("https://{address}"), &authority.file()))?;
         let state = Mutex::default();
         let double = Arc::new(Double { agent: agent.to_owned(), recording, folder: folder.path().to_owned(), state });
-        let server = keep_running(serve(listener, tls, double.clone()));
-        Ok(Self { _server: server, double, kubeconfig, _folder: folder })
+        let server = keep_running(serve(listener, authority.acceptor(), double.clone()));
+        Ok(Self { _server: server, double, kubeconfig, _authority: authority, _folder: folder })
     }
 
     pub fn kubeconfig(&self) -> &Path {
@@ -112,34 +109,14 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, double: Arc<Double>) {
     }
 }
 
-const CERTIFICATE: &str = "double.crt";
-const KEY: &str = "double.key";
-
-/// Signed by itself, for the loopback.
-async fn certificate(folder: &Path) -> Result<TlsAcceptor> {
-    let mut make = Command::new("openssl");
-    make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
-        .args(["-subj", "/CN=double", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", KEY, "-out", CERTIFICATE])
-        .current_dir(folder);
-    output(make).await?;
-    let certificate = CertificateDer::from_pem_file(folder.join(CERTIFICATE)).context("the double's certificate")?;
-    let key = PrivateKeyDer::from_pem_file(folder.join(KEY)).context("the double's key")?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 /// JSON is YAML.
-fn kubeconfig_of(server: &str, folder: &Path) -> String {
+fn kubeconfig_of(server: &str, authority: &Path) -> String {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
             "name": "double",
-            "cluster": { "server": server, "certificate-authority": folder.join(CERTIFICATE) },
+            "cluster": { "server": server, "certificate-authority": authority },
         }],
         "users": [{ "name": "double", "user": {} }],
         "contexts": [{ "name": "double", "context": { "cluster": "double", "user": "double" } }],

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kiops_app::model::ServiceId;
 use kiops_events::spec::{BuildkitSpec, FilesSpec};
+use kiops_events::trust;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -342,9 +343,7 @@ pub(super) fn resources(cpu_request: u32, memory: u64, cpu_limit: u32) -> Value 
 fn environment(config: &KubernetesConfig, own: &[(&str, &str)]) -> Vec<Value> {
     let proxies = config.proxies.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let file = format!("/kiops/authorities/{AUTHORITIES}");
-    // Go's programs read the one, Git the other.
-    let trusted =
-        config.authorities.iter().flat_map(|_| ["SSL_CERT_FILE", "GIT_SSL_CAINFO"]).map(|name| (name, file.as_str()));
+    let trusted = config.authorities.iter().map(|_| (trust::CERT_FILE, file.as_str()));
     proxies
         .chain(trusted)
         .chain(own.iter().copied())

@@ -32,10 +32,12 @@ pub use config::{Isolation, KubernetesConfig, Patience, StateStorage};
 /// A container's end is in its Pod's status after the kubelet has looked, which is every second.
 const KUBELET_LAG: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Far longer than an API server at work takes, and longer than a relay is silent.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// The cluster's API: by this kubeconfig, else by the Pod's own account or the user's usual one.
 pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(file) => {
             let read = Kubeconfig::read_from(file).with_context(|| format!("the kubeconfig {}", file.display()))?;
             kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
@@ -44,6 +46,11 @@ pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         }
         None => kube::Config::infer().await.context("neither a Pod's account nor a kubeconfig was found")?,
     };
+    // Else a request on a connection that has gone silent would wait until the kernel gives it up, a quarter of an hour
+    // later, or for ever. Counted from what was last sent: a forwarded port has the relay's own beats.
+    config.read_timeout = Some(ANSWER_LIMIT);
+    config.reset_reader_on_write = true;
+    config.connect_timeout = Some(ANSWER_LIMIT);
     Ok(Client::try_from(config)?)
 }
 

@@ -216,10 +216,8 @@ fn whom_the_server_trusts_its_pods_trust() {
     assert_eq!(serde_json::to_value(&known).unwrap(), pod);
     for name in ["checkout", "build"] {
         assert!(mounts(&pod, name).contains(&"authorities".to_owned()), "{name}");
-        for variable in ["SSL_CERT_FILE", "GIT_SSL_CAINFO"] {
-            let told = json!({ "name": variable, "value": "/kiops/authorities/authorities.pem" });
-            assert!(container(&pod, name)["env"].as_array().unwrap().contains(&told), "{name}: {variable}");
-        }
+        let told = json!({ "name": "SSL_CERT_FILE", "value": "/kiops/authorities/authorities.pem" });
+        assert!(container(&pod, name)["env"].as_array().unwrap().contains(&told), "{name}");
     }
     assert!(!mounts(&pod_of(&config(), start()), "build").contains(&"authorities".to_owned()));
 }

@@ -1,6 +1,7 @@
 //! What befalls Pods from outside, and what a namespace refuses: each with its own words, an end, and nothing left behind.
 
 use super::*;
+use kiops_rig::Line;
 use kiops_server::runner::kubernetes::{KubernetesConfig, Patience};
 use serde_json::json;
 use std::path::PathBuf;
@@ -210,4 +211,33 @@ async fn a_log_that_kubernetes_rotates_away_is_whole_here() {
     let log = world.log(&id).await;
     let numbers = log.lines().filter_map(|line| line.split_once(" line ")?.1.split(' ').next()?.parse::<u32>().ok());
     assert!(numbers.eq(1..=60_000));
+}
+
+/// Whatever stands between server and API server may forget a connection without a word.
+#[tokio::test]
+async fn an_api_connection_that_goes_silent_is_made_anew_and_nothing_is_lost() {
+    let _turn = together().await;
+    let cluster = &pods().await.cluster;
+    let line = Line::to(cluster.api_port()).await.unwrap();
+    let kubeconfig = cluster.kubeconfig_by(&pods().await.kubeconfig, line.port()).unwrap();
+    let world = open_as(Arc::new(Data::new()), &kubeconfig, |_| ()).await;
+    let id = begun(&world, COUNTING).await;
+    world.until_log(&id, " line 5\n").await;
+    line.go_silent();
+    line.carry_again();
+    let row = world.over(&id).await;
+    let end = (row.status, row.attempt, row.log_verified);
+    assert_eq!(end, (BuildStatus::Success, 1, Some(true)), "{}", world.log(&id).await);
+    assert!(counted(&world.log(&id).await).into_iter().eq(1..=100));
+    nothing_left(&world).await;
+
+    // Nor does a cancel wait for an answer that never comes.
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    line.go_silent();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    line.carry_again();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.log_verified), (BuildStatus::Cancelled, Some(true)), "{}", world.log(&id).await);
+    nothing_left(&world).await;
 }
