@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod checkout;
 pub mod daemon;
 mod first;
+mod growth;
 pub mod pod;
 pub mod preflight;
 pub mod process;

@@ -84,7 +84,10 @@ fn main() -> ExitCode {
         Command::Install { to } => pod::install(to),
         Command::Checkout { dir } => logged(pod::checkout(dir)),
         Command::Build { dir } => logged(pod::build(dir)),
-        Command::Relay { dir, port } => logged(pod::relay(dir, *port)),
+        Command::Relay { dir, port } => {
+            log();
+            on_one_thread(pod::relay(dir, *port))
+        }
         Command::ProbeBuild(arguments) => logged(probe::build(arguments)),
         Command::ProbeCheckout { port } => logged(probe::checkout(*port)),
         Command::ProbeVisit { address } => logged(probe::visit(*address)),
@@ -110,6 +113,11 @@ fn logged<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T>
 
 fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+}
+
+/// For who waits nearly all of the time, beside as many others as a node has builds.
+fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 /// A session of its own, and no pipe to whoever started it: the agent outlives the server.

@@ -4,6 +4,7 @@
 //! loopback port in a Pod are the same to it. Reads the spool's file only: it knows nothing of the build, and the process
 //! that writes may be another one, or dead.
 
+use crate::growth::Growth;
 use crate::spool::{Clock, Reader};
 use kiops_events::wire::{
     Answer, BEAT_EVERY_MS, Begin, Frame, Hello, Proof, SILENCE_LIMIT_MS, Side, VERSION, WireError, prove, proven,
@@ -16,10 +17,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 
-/// When a reader at the end of the spool looks whether it has grown: soon after it had, and ever more seldom while it has
-/// not. A hundred relays on one machine cost little then.
-const LOOK_SOON: Duration = Duration::from_millis(5);
-const LOOK_AT_LEAST: Duration = Duration::from_millis(25);
 /// How many bytes are sent at once while there are more.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Who connects must have proven itself by then.
@@ -120,6 +117,7 @@ impl Relay {
             return Err(RelayError::Refused("too many connections"));
         };
         let (input, mut output) = tokio::io::split(stream);
+        let growth = Growth::of(&self.spool);
         let mut input = Incoming { input, buffer: Vec::new(), scratch: vec![0; 4096] };
         let greeting = self.greet(&mut input, &mut output);
         let reader = match tokio::time::timeout(HANDSHAKE_LIMIT, greeting).await {
@@ -135,7 +133,7 @@ impl Relay {
         };
         tokio::select! {
             listened = self.listen(&mut input) => listened,
-            sent = send(reader, &mut output) => sent.map_err(Into::into),
+            sent = send(reader, growth, &mut output) => sent.map_err(Into::into),
         }
     }
 
@@ -189,21 +187,20 @@ impl Relay {
 }
 
 /// Sends what is in the spool and what comes into it, and a sign of life where nothing comes.
-async fn send<W: AsyncWrite + Unpin>(mut reader: Reader, output: &mut W) -> io::Result<()> {
+async fn send<W: AsyncWrite + Unpin>(mut reader: Reader, mut growth: Growth, output: &mut W) -> io::Result<()> {
     let beat_every = Duration::from_millis(BEAT_EVERY_MS);
     let mut last = Instant::now();
     let mut batch = Vec::new();
-    let mut wait = LOOK_SOON;
     loop {
         batch.clear();
+        let left = beat_every.saturating_sub(last.elapsed());
         if reader.frames(&mut batch, BATCH_BYTES)? > 0 {
-            wait = LOOK_SOON;
-        } else if last.elapsed() < beat_every {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LOOK_AT_LEAST);
-            continue;
-        } else {
+            growth.seen();
+        } else if left.is_zero() {
             Frame::Beat.encode(&mut batch);
+        } else {
+            growth.within(left).await;
+            continue;
         }
         output.write_all(&batch).await?;
         output.flush().await?;

@@ -48,6 +48,7 @@ on_both_engines!(
     readers_see_no_hole_while_pieces_are_sealed,
     a_log_survives_writers_that_are_dropped_in_mid_write,
     what_was_answered_survives_a_crash,
+    many_logs_at_once_grow_each_by_itself,
     a_log_goes_on_where_it_ends_and_nowhere_else,
     long_lines_are_read_in_parts,
     states_never_go_backwards,
@@ -646,7 +647,11 @@ fn append_of(entries: &[LogEntry]) -> Append {
 
 /// A claimed build, and its log as it stands: the note that it was queued.
 async fn begun(world: &World) -> (BuildRow, Model) {
-    let service = world.service("app").await;
+    begun_by(world, "app").await
+}
+
+async fn begun_by(world: &World, service: &str) -> (BuildRow, Model) {
+    let service = world.service(service).await;
     let build = world.claimed(&service).await;
     let model = Model::of(follow(&world.store, &build.id, 1).await);
     (build, model)
@@ -806,6 +811,47 @@ async fn what_was_answered_survives_a_crash(place: Place) {
             crashed.append(&build.id, again[0].lease_epoch, &append_of(&[next])).await.unwrap();
         }
         crashed.close().await;
+    }
+}
+
+/// What is wrong with one append is nothing to those that are written with it.
+async fn many_logs_at_once_grow_each_by_itself(place: Place) {
+    let world = World::new(&place).await;
+    let store = &world.store;
+    let mut builds = Vec::new();
+    for i in 0..40 {
+        builds.push(begun_by(&world, &format!("app{i}")).await);
+    }
+    let nobody = BuildId::from_random(random());
+    for round in 0..3 {
+        let appends = builds.iter().enumerate().map(|(i, (build, model))| {
+            let next = append_of(&[entry(model.pos() + 1, 1, format!("{i} {round}").as_bytes())]);
+            let nobody = &nobody;
+            async move {
+                match i % 8 {
+                    // Somebody else's by now.
+                    6 => store.append(&build.id, build.lease_epoch + 1, &next).await,
+                    // In the last round only: it fails the transaction that the others share.
+                    7 if round == 2 => store.append(nobody, build.lease_epoch, &next).await,
+                    _ => store.append(&build.id, build.lease_epoch, &next).await,
+                }
+            }
+        });
+        let results = futures::future::join_all(appends).await;
+        for (i, (result, (_, model))) in results.into_iter().zip(&mut builds).enumerate() {
+            match i % 8 {
+                6 => assert!(matches!(result, Err(StoreError::Conflict)), "{i}: {result:?}"),
+                7 if round == 2 => assert!(matches!(result, Err(StoreError::NotFound)), "{i}: {result:?}"),
+                _ => {
+                    result.unwrap();
+                    let next = entry(model.pos() + 1, 1, format!("{i} {round}").as_bytes());
+                    model.push(next);
+                }
+            }
+        }
+    }
+    for (build, model) in &builds {
+        assert!(follow(store, &build.id, 1).await == model.entries);
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// The server has the spool's end by itself; this is for whoever died, and its process should cost nothing meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The log's reader is looked for as seldom as people notice.
 const PRINT_EVERY: Duration = Duration::from_millis(200);
 /// At the end, what is not printed by then is in the product's own log.
@@ -57,7 +57,10 @@ pub async fn relay(folder: &Path, port: u16) -> anyhow::Result<Exit> {
             break standing.last_seq;
         }
         let Some((ending, lock)) = over(&shared, stop.why())? else {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = stop.ordered(), if stop.why().is_none() => {}
+            }
             continue;
         };
         instead = instead.or(lock);

@@ -100,11 +100,11 @@ export class Server {
     const name = `${randomBytes(3).toString("hex")}-${(this.names += 1)}`;
     const url = await this.rig.command("new_repo", { repo: name });
     const head = await this.rig.command("commit", { repo: name, branch: "main", files });
-    return { ...(await this.register(name, url)), repo: name, url, head };
+    return { ...(await this.register(name, url, settings)), repo: name, url, head };
   }
 
   /** A service that builds what is at `url` and pushes to a repository of its own. */
-  async register(name, url) {
+  async register(name, url, settings = {}) {
     const { id } = await this.api("POST", "services", {
       name,
       source: { kind: "git", url, token: null, default_branch: "main" },

@@ -44,6 +44,8 @@ macro_rules! builds_by {
 #[path = "queries.rs"]
 mod queries;
 
+use queries::{LogSize, Packed};
+
 const CONNECTIONS: u32 = 16;
 /// Kept free of logs: a click never waits for a connection behind them.
 const CONNECTIONS_FOR_LOGS: usize = 8;
@@ -115,6 +117,14 @@ impl Engine {
         };
         let transaction = self.readers.begin().await?;
         Ok(Write { transaction, _permit: permit })
+    }
+
+    /// Each append is a transaction of its own: PostgreSQL writes several to the disk at once by itself.
+    async fn put(&self, packed: Packed) -> Result<LogSize> {
+        let mut tx = self.write(Priority::Logs).await?;
+        let grown = packed.put(tx.conn()).await?;
+        tx.commit().await?;
+        Ok(grown)
     }
 
     async fn shut(&self) {

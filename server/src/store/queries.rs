@@ -18,6 +18,7 @@ mod pieces;
 mod rows;
 
 use pieces::*;
+pub(in crate::store) use pieces::{LogSize, Packed};
 use rows::*;
 
 type Conn = <Db as Database>::Connection;
@@ -853,45 +854,7 @@ impl Store for Engine {
     }
 
     async fn append(&self, id: &BuildId, epoch: i64, append: &Append) -> Result<()> {
-        let Append { entries, progress, status, snapshot } = append;
-        // Everything that takes time is done before anybody waits for the transaction.
-        let pieces = log::pack(entries, false).map_err(anyhow::Error::from)?;
-        let view = json(&progress.view)?;
-        let snapshot = snapshot.as_ref().map(json).transpose()?;
-        if entries.last().is_some_and(|last| last.pos != progress.pos) {
-            return Err(anyhow::anyhow!("an append must lead to the position of its last entry").into());
-        }
-
-        let mut tx = self.write(Priority::Logs).await?;
-        let now_at = held(tx.conn(), id, epoch).await?;
-        let stored = stored_progress(tx.conn(), id).await?;
-        if !entries.is_empty() && stored.place == Place::of(progress) {
-            // The same append again: its answer was lost, the transaction was not.
-            return Ok(());
-        }
-        if entries.first().map_or(progress.pos, |first| first.pos.wrapping_sub(1)) != stored.place.pos {
-            return Err(StoreError::Conflict);
-        }
-        let mut grown = stored.size;
-        for piece in pieces {
-            insert_piece(tx.conn(), id, &mut grown, piece).await?;
-        }
-        write_progress(tx.conn(), id, &Place::of(progress), &grown, &view).await?;
-        if let Some(status) = status.filter(|s| !s.is_final() && s.rank() > now_at.rank()) {
-            sqlx::query("UPDATE builds SET status = $2 WHERE id = $1")
-                .bind(id.as_str())
-                .bind(status.as_str())
-                .execute(tx.conn())
-                .await?;
-        }
-        if let Some(snapshot) = snapshot {
-            sqlx::query("UPDATE builds SET snapshot = $2 WHERE id = $1")
-                .bind(id.as_str())
-                .bind(snapshot)
-                .execute(tx.conn())
-                .await?;
-        }
-        tx.commit().await?;
+        let grown = self.put(Packed::of(id, epoch, append)?).await?;
         if grown.open_bytes >= log::SEALED_BYTES as i64 || grown.open_pieces >= log::MAX_OPEN_PIECES {
             self.seal_or_warn(id).await;
         }

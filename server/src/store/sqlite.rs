@@ -46,6 +46,10 @@ macro_rules! builds_by {
 #[path = "queries.rs"]
 mod queries;
 
+mod appends;
+
+use appends::Appends;
+use queries::{LogSize, Packed};
 const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(10);
 /// Long enough for any number of people before us; short enough to become an error instead of a hang.
@@ -60,13 +64,20 @@ const PAGE_BYTES: u32 = 4096;
 
 pub struct Engine {
     readers: Pool<Sqlite>,
-    writer: Pool<Sqlite>,
-    /// Only one log's transaction at a time may stand in the writer's queue. So a click waits for at most one of them,
-    /// however many builds are writing, and logs are still served in turn with people.
-    logs: Arc<Mutex<()>>,
+    writer: Writer,
+    appends: Appends,
     folder: Pool<Sqlite>,
-    committed: Arc<Notify>,
     folding: AbortOnDropHandle<()>,
+}
+
+/// The one connection that writes.
+#[derive(Clone)]
+struct Writer {
+    pool: Pool<Sqlite>,
+    /// Only one log's transaction at a time may stand in the connection's queue. So a click waits for at most one of
+    /// them, however many builds are writing, and logs are still served in turn with people.
+    logs: Arc<Mutex<()>>,
+    committed: Arc<Notify>,
 }
 
 /// A transaction that may write. Dropped without a commit it never was.
@@ -127,29 +138,40 @@ impl Engine {
         let committed = Arc::<Notify>::default();
         let folding = AbortOnDropHandle::new(tokio::spawn(fold(folder.clone(), Arc::clone(&committed))));
         let readers = readers.connect_lazy_with(options.pragma("query_only", "true"));
-        Ok(Self { readers, writer, logs: Arc::default(), folder, committed, folding })
+        let writer = Writer { pool: writer, logs: Arc::default(), committed };
+        Ok(Self { readers, appends: Appends::by(writer.clone()), writer, folder, folding })
     }
 
     async fn write(&self, priority: Priority) -> Result<Write> {
-        let turn = match priority {
-            Priority::People => None,
-            Priority::Logs => Some(Arc::clone(&self.logs).lock_owned().await),
-        };
-        // A transaction that began by reading could not wait for another writer: it would fail at once.
-        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, _turn: turn, committed: Arc::clone(&self.committed) })
+        self.writer.begin(priority).await
+    }
+
+    async fn put(&self, packed: Packed) -> Result<LogSize> {
+        self.appends.put(packed).await
     }
 
     async fn shut(&self) {
         self.folding.abort();
         self.folder.close().await;
         self.readers.close().await;
-        if let Ok(mut connection) = self.writer.acquire().await
+        if let Ok(mut connection) = self.writer.pool.acquire().await
             && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await
         {
             tracing::warn!(%error, "the write-ahead log stays as it is and is folded in at the next start");
         }
-        self.writer.close().await;
+        self.writer.pool.close().await;
+    }
+}
+
+impl Writer {
+    async fn begin(&self, priority: Priority) -> Result<Write> {
+        let turn = match priority {
+            Priority::People => None,
+            Priority::Logs => Some(Arc::clone(&self.logs).lock_owned().await),
+        };
+        // A transaction that began by reading could not wait for another writer: it would fail at once.
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Write { transaction, _turn: turn, committed: Arc::clone(&self.committed) })
     }
 }
 
@@ -209,7 +231,7 @@ mod tests {
         let (_folder, engine) = engine().await;
         let user = engine.administrator().await.unwrap();
         // The limit belongs to the connection: a new one, on a disk with room, is free of it.
-        sqlx::query("PRAGMA max_page_count = 1").execute(&engine.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1").execute(&engine.writer.pool).await.unwrap();
         let much = || AuditEntry {
             org_id: &user.org_id,
             user_id: Some(&user.id),
@@ -256,7 +278,7 @@ mod tests {
         let (folder, engine) = engine().await;
         let pragma = async |name: &str| -> String {
             let sql = sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"));
-            sqlx::query_scalar(sql).fetch_one(&engine.writer).await.unwrap()
+            sqlx::query_scalar(sql).fetch_one(&engine.writer.pool).await.unwrap()
         };
         assert_eq!(pragma("journal_mode").await, "wal");
         assert_eq!(pragma("synchronous").await, "2", "FULL");
@@ -325,7 +347,7 @@ mod tests {
                 let plan = plan.join("; ");
                 assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{condition} ({analysed}): {plan}");
             }
-            sqlx::query("ANALYZE").execute(&engine.writer).await.unwrap();
+            sqlx::query("ANALYZE").execute(&engine.writer.pool).await.unwrap();
         }
     }
 }

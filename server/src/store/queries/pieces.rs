@@ -1,7 +1,7 @@
 //! Writing a log: its pieces, its place in the spool, and putting open pieces together.
 
 use super::rows::{from_json, get, json};
-use super::{Conn, Engine, Row, int};
+use super::{Conn, Engine, Row, held, int};
 use crate::store::log;
 use crate::store::*;
 use kiops_events::EventKind;
@@ -77,7 +77,7 @@ impl Engine {
             }
             let mut size = LogSize { rows: run.first_row, open_pieces: 0, open_bytes: 0 };
             for piece in pieces {
-                insert_piece(tx.conn(), id, &mut size, piece).await?;
+                insert_piece(tx.conn(), id, &mut size, &piece).await?;
             }
             tx.commit().await?;
         }
@@ -130,10 +130,77 @@ impl Place {
 
 /// What a log holds so far.
 #[derive(Clone, Copy)]
-pub(super) struct LogSize {
+pub struct LogSize {
     pub(super) rows: i64,
     pub(super) open_pieces: i64,
     pub(super) open_bytes: i64,
+}
+
+/// An append as it is written: everything that takes time is done before anybody waits for the transaction.
+pub struct Packed {
+    id: BuildId,
+    epoch: i64,
+    /// Where the log must stand.
+    after: u64,
+    empty: bool,
+    pub pieces: Vec<log::Piece>,
+    place: Place,
+    pub view: String,
+    status: Option<BuildStatus>,
+    snapshot: Option<String>,
+}
+
+impl Packed {
+    pub(super) fn of(id: &BuildId, epoch: i64, append: &Append) -> Result<Self> {
+        let Append { entries, progress, status, snapshot } = append;
+        if entries.last().is_some_and(|last| last.pos != progress.pos) {
+            return Err(anyhow::anyhow!("an append must lead to the position of its last entry").into());
+        }
+        Ok(Self {
+            id: id.clone(),
+            epoch,
+            after: entries.first().map_or(progress.pos, |first| first.pos.wrapping_sub(1)),
+            empty: entries.is_empty(),
+            pieces: log::pack(entries, false).map_err(anyhow::Error::from)?,
+            place: Place::of(progress),
+            view: json(&progress.view)?,
+            status: *status,
+            snapshot: snapshot.as_ref().map(json).transpose()?,
+        })
+    }
+
+    /// Within a transaction. Nothing is written before it is clear that the append belongs there.
+    pub async fn put(&self, conn: &mut Conn) -> Result<LogSize> {
+        let now_at = held(conn, &self.id, self.epoch).await?;
+        let stored = stored_progress(conn, &self.id).await?;
+        if !self.empty && stored.place == self.place {
+            // The same append again: its answer was lost, the transaction was not.
+            return Ok(stored.size);
+        }
+        if self.after != stored.place.pos {
+            return Err(StoreError::Conflict);
+        }
+        let mut grown = stored.size;
+        for piece in &self.pieces {
+            insert_piece(conn, &self.id, &mut grown, piece).await?;
+        }
+        write_progress(conn, &self.id, &self.place, &grown, &self.view).await?;
+        if let Some(status) = self.status.filter(|s| !s.is_final() && s.rank() > now_at.rank()) {
+            sqlx::query("UPDATE builds SET status = $2 WHERE id = $1")
+                .bind(self.id.as_str())
+                .bind(status.as_str())
+                .execute(&mut *conn)
+                .await?;
+        }
+        if let Some(snapshot) = &self.snapshot {
+            sqlx::query("UPDATE builds SET snapshot = $2 WHERE id = $1")
+                .bind(self.id.as_str())
+                .bind(snapshot)
+                .execute(&mut *conn)
+                .await?;
+        }
+        Ok(grown)
+    }
 }
 
 pub(super) struct Stored {
@@ -187,7 +254,7 @@ pub(super) async fn write_progress(
 }
 
 /// Adds a piece at the log's end and counts it in.
-pub(super) async fn insert_piece(conn: &mut Conn, id: &BuildId, size: &mut LogSize, piece: log::Piece) -> Result<()> {
+async fn insert_piece(conn: &mut Conn, id: &BuildId, size: &mut LogSize, piece: &log::Piece) -> Result<()> {
     let rows = int(piece.row_count);
     sqlx::query(
         "INSERT INTO log_pieces (build_id, first_pos, last_pos, first_row, row_count, payload_bytes, sealed, body) \
@@ -200,7 +267,7 @@ pub(super) async fn insert_piece(conn: &mut Conn, id: &BuildId, size: &mut LogSi
     .bind(rows)
     .bind(int(piece.payload_bytes))
     .bind(i64::from(piece.sealed))
-    .bind(piece.body)
+    .bind(&piece.body[..])
     .execute(conn)
     .await?;
     size.rows += rows;
@@ -221,7 +288,7 @@ pub(super) async fn append_note(conn: &mut Conn, id: &BuildId, now: i64, code: &
     let Stored { mut place, mut size } = stored_progress(conn, id).await?;
     let note = EventKind::Note { code: code.to_owned(), args: BTreeMap::new() };
     for piece in note_piece(&mut place, &mut view, &note, now, false)? {
-        insert_piece(conn, id, &mut size, piece).await?;
+        insert_piece(conn, id, &mut size, &piece).await?;
     }
     write_progress(conn, id, &place, &size, &json(&view)?).await
 }
@@ -242,7 +309,7 @@ pub(super) async fn replace_log(conn: &mut Conn, id: &str, now: i64, days: u32) 
     let note = EventKind::Note { code: "log_removed".to_owned(), args };
     let mut size = LogSize { rows: 0, open_pieces: 0, open_bytes: 0 };
     for piece in note_piece(&mut place, &mut view, &note, now, true)? {
-        insert_piece(conn, &id, &mut size, piece).await?;
+        insert_piece(conn, &id, &mut size, &piece).await?;
     }
     write_progress(conn, &id, &place, &size, &json(&view)?).await?;
     sqlx::query("UPDATE build_progress SET log_from = $2 WHERE build_id = $1")
