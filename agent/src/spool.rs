@@ -192,7 +192,7 @@ pub struct Reader {
     clock: Clock,
     /// Where in the file what is in the buffer ends.
     at: u64,
-    /// Kept, and written over: a relay looks hundreds of times a second, and clearing it would be most of its work.
+    /// Kept, and written over: to clear it at every look would be most of a relay's work.
     buffer: Vec<u8>,
     /// How much of the buffer is the file's.
     filled: usize,
