@@ -499,6 +499,7 @@ impl Driver {
         let first_row = self.progress.view.rows;
         let mut events = Vec::new();
         let mut status = None;
+        let mut checked_out = false;
         let mut result = None;
         for received in batch {
             let Received { seq, offset_ms, mut kind, mut payload } = received;
@@ -511,7 +512,9 @@ impl Driver {
                 payload = masked;
                 kind = serde_json::from_slice(&payload).unwrap_or(EventKind::Unknown);
             }
-            status = status_of(&kind).or(status);
+            let entered = status_of(&kind);
+            checked_out |= entered == Some(BuildStatus::CheckingOut);
+            status = entered.or(status);
             self.take(seq, self.at_ms(offset_ms), offset_ms, &kind, payload);
             if watched {
                 events.push(kind);
@@ -527,7 +530,8 @@ impl Driver {
                 self.channel.touch();
             }
         }
-        if status == Some(BuildStatus::CheckingOut) {
+        // Also where the checkout was so quick that what follows is in the same batch.
+        if checked_out {
             self.inner.sync.reach(Point::DuringCheckout);
         }
         self.inner.sync.reach(Point::MidAppend);

@@ -14,8 +14,7 @@ async fn namespace(name: &str) -> PathBuf {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), MANIFEST.replace(NAMESPACE, name)).unwrap();
     cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]).await.unwrap();
-    let counted = "--for=jsonpath={.status.hard.pods}";
-    cluster.kubectl(&["-n", name, "wait", counted, "--timeout=60s", "resourcequota/kiops-builds"]).await.unwrap();
+    until_counted(name, "").await;
     let token = cluster.kubectl(&["-n", name, "create", "token", "kiops", "--duration=1h"]).await.unwrap();
     cluster.kubeconfig_for(&token, &format!("{name}.kubeconfig")).unwrap()
 }
@@ -29,8 +28,14 @@ async fn limit_pods(namespace: &str, pods_at_most: &str) {
     });
     let cluster = &pods().await.cluster;
     cluster.apply(&quota).await.unwrap();
-    let counted = format!("--for=jsonpath={{.status.hard.pods}}={pods_at_most}");
-    cluster.kubectl(&["-n", namespace, "wait", &counted, "--timeout=60s", "resourcequota/kiops-builds"]).await.unwrap();
+    until_counted(namespace, &format!("={pods_at_most}")).await;
+}
+
+/// A quota holds when its controller has looked at it, which has other work too.
+async fn until_counted(namespace: &str, hard: &str) {
+    let counted = format!("--for=jsonpath={{.status.hard.pods}}{hard}");
+    let wait = ["-n", namespace, "wait", &counted, "--timeout=180s", "resourcequota/kiops-builds"];
+    pods().await.cluster.kubectl(&wait).await.unwrap();
 }
 
 async fn left_in(namespace: &str) -> String {
