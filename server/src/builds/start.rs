@@ -46,9 +46,6 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
     let queued = inner.store.queue_build(&new).await.map_err(|e| of_store("service", e))?;
     if queued.created {
         inner.wake.notify_one();
-        let detail =
-            json!({ "service": service.id, "number": queued.number, "branch": new.branch, "commit": new.commit });
-        changed(&inner.store, caller, "build.start", queued.id.as_str(), detail).await;
     }
     Ok(Started { id: queued.id, number: queued.number })
 }

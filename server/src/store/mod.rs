@@ -400,8 +400,8 @@ pub trait Store: Send + Sync {
     ) -> Result<i64>;
 
     // Builds as people see them.
-    /// Gives the number and appends the first note in one transaction. `Conflict` when a secret that the snapshot names
-    /// was replaced meanwhile.
+    /// Gives the number, appends the first note and leaves the trace in one transaction. `Conflict` when a secret that the
+    /// snapshot names was replaced meanwhile.
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild>;
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow>;
     /// Newest first, the page next to `before` or `after` (with both: between them, next to `after`). Up to `limit + 1` rows: the one too many says that there is

@@ -247,18 +247,7 @@ impl Store for Engine {
 
     async fn audit(&self, entry: AuditEntry<'_>) -> Result<()> {
         let mut tx = self.write(Priority::People).await?;
-        sqlx::query(concat!(
-            "INSERT INTO audit (org_id, user_id, action, subject, detail, created_at) VALUES ($1, $2, $3, $4, $5, ",
-            now!(),
-            ")"
-        ))
-        .bind(entry.org_id.as_str())
-        .bind(entry.user_id.map(UserId::as_str))
-        .bind(entry.action)
-        .bind(entry.subject)
-        .bind(entry.detail.to_string())
-        .execute(tx.conn())
-        .await?;
+        insert_audit(tx.conn(), &entry).await?;
         tx.commit().await
     }
 
@@ -534,6 +523,17 @@ impl Store for Engine {
         .execute(tx.conn())
         .await?;
         append_note(tx.conn(), &build.id, now, "queued").await?;
+        // In the same transaction: each commit waits for the disk, and somebody waits for the answer.
+        let entry = AuditEntry {
+            org_id: &build.org_id,
+            user_id: Some(&build.created_by),
+            action: "build.start",
+            subject: build.id.as_str(),
+            detail: serde_json::json!({
+                "service": build.service_id, "number": number, "branch": build.branch, "commit": build.commit,
+            }),
+        };
+        insert_audit(tx.conn(), &entry).await?;
         tx.commit().await?;
         Ok(QueuedBuild { id: build.id.clone(), number, created: true })
     }
@@ -1151,6 +1151,22 @@ async fn build_by_id(conn: &mut Conn, id: &str) -> Result<BuildRow> {
 
 async fn build_row_by_id(conn: &mut Conn, id: &str) -> Result<Row> {
     Ok(sqlx::query(select_builds!("WHERE b.id = $1")).bind(id).fetch_one(conn).await?)
+}
+
+async fn insert_audit(conn: &mut Conn, entry: &AuditEntry<'_>) -> Result<()> {
+    sqlx::query(concat!(
+        "INSERT INTO audit (org_id, user_id, action, subject, detail, created_at) VALUES ($1, $2, $3, $4, $5, ",
+        now!(),
+        ")"
+    ))
+    .bind(entry.org_id.as_str())
+    .bind(entry.user_id.map(UserId::as_str))
+    .bind(entry.action)
+    .bind(entry.subject)
+    .bind(entry.detail.to_string())
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 async fn insert_secret(conn: &mut Conn, secret: &SecretRow) -> Result<()> {

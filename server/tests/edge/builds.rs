@@ -1,6 +1,6 @@
 //! Builds as scripts see them: queued while the queue is paused, so that nothing needs to run.
 
-use crate::support::{COMMIT, TestServer, execute, refused, repository, service};
+use crate::support::{COMMIT, TestServer, count, execute, refused, repository, service};
 use kiops_rig::{GitOptions, GitServer};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -25,6 +25,9 @@ async fn a_build_is_queued_listed_read_and_cancelled() {
     assert_eq!(server.post(&builds, start).await.ok(), started, "a double click is one build");
     let second = server.post(&builds, json!({ "branch": "refs/tags/v1", "commit": COMMIT })).await.ok();
     assert_eq!(second["number"], 2);
+    let question = "SELECT COUNT(*) FROM audit a JOIN builds b ON b.id = a.subject WHERE a.action = 'build.start' \
+                    AND a.user_id = b.created_by AND a.detail LIKE '%\"number\":' || b.number || '%'";
+    assert_eq!(count(&server.folder, question).await, 2, "one trace each, none of the second click");
 
     let id = started["id"].as_str().unwrap();
     let build = server.get(&format!("builds/{id}")).await.ok();
