@@ -8,7 +8,8 @@
 //! - A record of a step replaces the one before it, but one without `started` never replaces one with it.
 //! - A step may work several times, often with less than a millisecond between. An end is therefore held back a moment:
 //!   a step that goes on at once has not ended.
-//! - `cached` may come late. Steps of one progress group are shown as one step.
+//! - `cached` may come late. It is taken back when a later step needs the layers and they are fetched and unpacked; nothing
+//!   of the step runs then, so it stays cached here. Steps of one progress group are shown as one step.
 //! - Output comes in pieces that end anywhere, in two streams whose pieces are woven together.
 //! - What happened in one moment comes as one record, unless it holds more than 1 MiB of output. Then the first record has
 //!   all the news and the first of the output, others follow with the rest, and an empty one closes the row: the news of a
@@ -137,6 +138,8 @@ struct Step {
 struct Member {
     started: bool,
     cached: bool,
+    /// Its result was found in a cache: it will never be made.
+    loaded: bool,
     error: Option<String>,
 }
 
@@ -515,8 +518,9 @@ impl Converter {
             return index;
         };
         member.started = true;
-        member.cached = vertex.cached;
         let completed = vertex.completed.and_then(parse_time);
+        member.loaded |= vertex.cached && completed.is_some() && vertex.error.is_empty();
+        member.cached = vertex.cached || member.loaded;
         let error = (!vertex.error.is_empty()).then(|| clip(&vertex.error, MAX_ERROR_BYTES));
         // BuildKit may try again what has failed, and be cut off by the failure itself: that does not undo it.
         let undone = error.as_deref().map_or(completed.is_some(), |error| !is_cancel(error));

@@ -13,6 +13,9 @@ use std::path::PathBuf;
 /// 2026-11-23T15:13:09Z, a moment before the recordings.
 const BASE_NS: i64 = 1_795_446_789_000_000_000;
 
+/// `cached_elsewhere`: the cache is another daemon's, in a registry, and one step's layers are needed.
+const RECORDINGS: [&str; 6] = ["success", "cached", "cached_elsewhere", "failure", "dockerfile_error", "cancelled"];
+
 fn converter() -> Converter {
     Converter::new(BASE_NS, Box::new(|| Box::new(NoFilter)))
 }
@@ -33,7 +36,7 @@ fn folder() -> PathBuf {
 
 #[test]
 fn recordings_of_buildctl_convert_as_they_did() {
-    for name in ["success", "cached", "failure", "dockerfile_error", "cancelled"] {
+    for name in RECORDINGS {
         let input = std::fs::read(folder().join(format!("{name}.raw"))).unwrap();
         let events = convert(&input, usize::MAX);
         let mut text = String::new();
@@ -65,7 +68,7 @@ fn shape(events: &[EventKind]) -> Vec<String> {
 
 #[test]
 fn the_size_of_the_pieces_does_not_matter() {
-    for name in ["success", "cached", "failure", "dockerfile_error", "cancelled"] {
+    for name in RECORDINGS {
         let input = std::fs::read(folder().join(format!("{name}.raw"))).unwrap();
         let whole = shape(&convert(&input, usize::MAX));
         for chunk in [1, 7, 1000, 4096] {
