@@ -6,6 +6,7 @@
 use crate::daemon::Daemon;
 use crate::preflight::Plan;
 use crate::process::{bind_to_our_life, environment};
+use crate::proxy;
 use crate::record::{Ending, Recorder};
 use crate::stop::{Stop, Why};
 use kiops_events::event::{AgentEnd, EventKind, Phase, Place};
@@ -100,6 +101,7 @@ pub async fn run(
     let mut command = Command::new(&spec.buildkit.buildctl);
     command
         .args(arguments(spec, plan, daemon.socket(), places.metadata))
+        .args(proxy::options(&environment()))
         .env_clear()
         .envs(environment())
         .env("HOME", places.home)

@@ -7,6 +7,7 @@
 //! differs from one checkout to the next, so with it `COPY . .` would never be cached.
 
 use crate::process::{Ended, environment, output_within, run_logged};
+use crate::proxy;
 use crate::record::{Ending, PhaseLog, Recorder};
 use crate::stop::Stop;
 use kiops_events::address;
@@ -189,7 +190,7 @@ impl Git<'_> {
         let ips: Vec<IpAddr> = match tokio::net::lookup_host((name.as_str(), port)).await {
             Ok(found) => found.map(|address| address.ip()).collect(),
             // Then a proxy looks the name up, and it alone knows what may be reached.
-            Err(_) if behind_proxy() => return Ok(()),
+            Err(_) if proxy::looks_names_up(&environment()) => return Ok(()),
             Err(_) => return Err(self.failure("git_dns")),
         };
         if !ips.iter().all(|ip| policy.allows(*ip)) {
@@ -325,13 +326,6 @@ fn place_of(remote: &str) -> Option<(String, u16)> {
     let host = address::split_host(authority).unwrap_or(authority);
     let port = authority[host.len()..].strip_prefix(':').and_then(|port| port.parse().ok());
     Some((host.to_ascii_lowercase(), port.unwrap_or(22)))
-}
-
-/// Whether names are looked up by a proxy.
-fn behind_proxy() -> bool {
-    let is_proxy =
-        |name: &str| matches!(name.to_ascii_lowercase().as_str(), "http_proxy" | "https_proxy" | "all_proxy");
-    environment().iter().any(|(name, value)| is_proxy(name) && !value.is_empty())
 }
 
 /// The address that hosts which insist on the suffix redirect to, where that is what went wrong: it needs no host's word.

@@ -124,33 +124,33 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
     let mut network = network(&spec.run_dir);
     let mut settings = settings(spec, &network);
     if let Some(found) = folder.running() {
-        let distrusted = folder.distrusted().exists();
+        let doubtful = distrusted(&spec.state_dir).exists();
         let healthy = answers(spec, &folder).await;
-        if healthy && !distrusted && found.settings.as_ref() == Some(&settings) {
-            return Ok(folder.daemon(found.identity, users));
+        if healthy && !doubtful && found.settings.as_ref() == Some(&settings) {
+            return Ok(folder.daemon(spec, found.identity, users));
         }
         // Exchanged only when nobody else builds with it.
-        let usable = healthy && !distrusted;
+        let usable = healthy && !doubtful;
         let alone = alone_within(&users, if usable { Duration::ZERO } else { OTHERS_LIMIT }, stop).await?;
-        if !alone && (usable || (!distrusted && answers(spec, &folder).await)) {
+        if !alone && (usable || (!doubtful && answers(spec, &folder).await)) {
             recorder.note("buildkit_settings_later", []);
-            return Ok(folder.daemon(found.identity, users));
+            return Ok(folder.daemon(spec, found.identity, users));
         }
         found.identity.end().await;
     }
     sweep(&folder, &spec.state_dir).await;
 
     let mut wiped = false;
-    if folder.distrusted().exists() {
+    if distrusted(&spec.state_dir).exists() {
         wiped = true;
         recorder.note("buildkit_state_wiped", [("reason", "the last build could not read it".to_owned())]);
         wipe(&folder, &spec.state_dir).await.map_err(trouble)?;
-        std::fs::remove_file(folder.distrusted()).map_err(trouble)?;
+        std::fs::remove_file(distrusted(&spec.state_dir)).map_err(trouble)?;
     }
     loop {
         let had_state = std::fs::read_dir(&spec.state_dir).is_ok_and(|mut d| d.next().is_some());
         let failure = match folder.start(spec, &network, &settings, stop).await? {
-            Ok(identity) => return Ok(folder.daemon(identity, users)),
+            Ok(identity) => return Ok(folder.daemon(spec, identity, users)),
             Err(failure) => failure,
         };
         tracing::warn!(words = %failure.words, "buildkitd did not start");
@@ -160,7 +160,7 @@ pub async fn ensure(spec: &BuildkitSpec, recorder: &Recorder, stop: &Stop) -> Re
             (network, settings) = (Network::Host, self::settings(spec, &Network::Host));
         } else if let Some(identity) = folder.other(spec, &failure, stop).await? {
             recorder.note("buildkit_settings_later", []);
-            return Ok(folder.daemon(identity, users));
+            return Ok(folder.daemon(spec, identity, users));
         } else if had_state && !wiped && failure.may_be_state() {
             wiped = true;
             recorder.note("buildkit_state_wiped", [("reason", failure.reason())]);
@@ -229,6 +229,13 @@ struct Running {
 
 struct RunFolder(PathBuf);
 
+/// Says that the state cannot be read. It lies beside the state and not in the run folder, which goes with a Pod.
+fn distrusted(state_dir: &Path) -> PathBuf {
+    let mut name = state_dir.file_name().unwrap_or_default().to_owned();
+    name.push("-distrusted");
+    state_dir.with_file_name(name)
+}
+
 impl RunFolder {
     fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
@@ -236,10 +243,6 @@ impl RunFolder {
 
     fn socket(&self) -> PathBuf {
         self.at("buildkitd.sock")
-    }
-
-    fn distrusted(&self) -> PathBuf {
-        self.at("state-distrusted")
     }
 
     fn known(&self) -> Option<Known> {
@@ -281,10 +284,11 @@ impl RunFolder {
         std::fs::rename(new, self.at("buildkitd.json"))
     }
 
-    fn daemon(&self, identity: Identity, users: File) -> Daemon {
+    fn daemon(&self, spec: &BuildkitSpec, identity: Identity, users: File) -> Daemon {
         let log = self.at("buildkitd.log");
         let log_from = std::fs::metadata(&log).map_or(0, |m| m.len());
-        Daemon { socket: self.socket(), log, log_from, distrusted: self.distrusted(), identity, _users: users }
+        let distrusted = distrusted(&spec.state_dir);
+        Daemon { socket: self.socket(), log, log_from, distrusted, identity, _users: users }
     }
 
     /// Starts the daemon and waits until it answers. The outer error ends the build, the inner one may be helped.

@@ -13,6 +13,7 @@ mod growth;
 pub mod pod;
 pub mod preflight;
 pub mod process;
+pub mod proxy;
 pub mod record;
 pub mod redact;
 pub mod relay;

@@ -1,5 +1,8 @@
-//! Which values must never be written down: read from the files that hold them, for the redaction to look for.
+//! Which values must never be written down: read from the files that hold them, and from the proxies' addresses, for the
+//! redaction to look for.
 
+use crate::process::environment;
+use crate::proxy;
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -63,6 +66,7 @@ pub fn values(files: &FilesSpec) -> anyhow::Result<Vec<Vec<u8>>> {
             values.extend([auth.auth, auth.password, auth.identitytoken, auth.registrytoken].map(String::into_bytes));
         }
     }
+    values.extend(proxy::passwords(&environment()));
     Ok(values)
 }
 

@@ -56,7 +56,7 @@ async fn no_secret_gets_into_the_spool_in_any_disguise() {
     assert_eq!(story.lines_of("exit 7"), ["***"]);
 }
 
-/// As root with CNI plugins a step has a network of its own; where it has the machine's, that is said.
+/// As root a step has a network of its own, for which the set-up brings all that it takes.
 #[tokio::test]
 async fn a_step_does_not_reach_the_machines_loopback() {
     let lab = lab().await;
@@ -65,12 +65,12 @@ async fn a_step_does_not_reach_the_machines_loopback() {
         format!("FROM alpine:3\nRUN nc -w 2 {address} {port} </dev/null 2>/dev/null && echo reached || echo closed\n");
     let story = lab.attempt_of(&dockerfile).await.run().await;
     assert_eq!(story.result().end, AgentEnd::Success, "{}", story.text());
-    let lines = story.lines_of("RUN nc");
-    if story.note("network_host").is_some() || !rustix::process::geteuid().is_root() {
-        println!("not as root, or without CNI plugins: steps share the machine's network");
-    } else {
-        assert_eq!(lines.last().unwrap(), "closed");
+    if !rustix::process::geteuid().is_root() {
+        println!("not as root: steps share the machine's network");
+        return;
     }
+    assert_eq!(story.note("network_host"), None);
+    assert_eq!(story.lines_of("RUN nc").last().unwrap(), "closed");
 }
 
 #[tokio::test]
@@ -88,16 +88,19 @@ async fn a_profile_limits_the_steps_and_their_usage_is_told() {
             .events
             .iter()
             .filter_map(|e| match e.kind {
-                EventKind::Usage { cpu_millicores, memory_bytes, anon_bytes, oom_kills, .. } => {
-                    Some((cpu_millicores, memory_bytes, anon_bytes, oom_kills))
+                EventKind::Usage { cpu_millicores, memory_bytes, disk_bytes, oom_kills, .. } => {
+                    Some((cpu_millicores, memory_bytes, disk_bytes, oom_kills))
                 }
                 _ => None,
             })
             .collect()
     };
-    let story = with_limits("FROM alpine:3\nRUN timeout 5 sh -c 'while :; do :; done' || true\n").await;
+    // A file that lies there as long as the work takes, and is nothing to export afterwards.
+    let busy = "head -c 64m /dev/zero >/filled; timeout 5 sh -c 'while :; do :; done' || true; rm /filled";
+    let story = with_limits(&format!("FROM alpine:3\nRUN {busy}\n")).await;
     assert_eq!(story.result().end, AgentEnd::Success, "{}", story.text());
     if let Some(note) = story.note("limits_unavailable") {
+        assert!(!rustix::process::geteuid().is_root(), "root may write limits: {note:?}");
         println!("limits cannot be written here: {note:?}");
         return;
     }
@@ -106,6 +109,8 @@ async fn a_profile_limits_the_steps_and_their_usage_is_told() {
     let busiest = samples.iter().map(|s| s.0).max().unwrap();
     assert!((250..=650).contains(&busiest), "{samples:?}");
     assert!(samples.iter().all(|s| s.1 > 0 && s.3 == 0), "{samples:?}");
+    // Not all of it: the disk is not this build's alone, and others may free something meanwhile.
+    assert!(samples.iter().any(|s| s.2 >= 32 << 20), "{samples:?}");
 
     // `tail` keeps all that it is given: more than there may be.
     let story = with_limits("FROM alpine:3\nRUN head -c 300m /dev/zero | tail -c 300m | wc -c\n").await;
