@@ -571,6 +571,14 @@ async fn one_key_is_one_build(place: Place) {
     assert_eq!((next.number, next.created), (2, true), "no number is used up by a repeat");
     let other = NewBuild { request_key: Some("click".to_owned()), ..world.new_build(&b) };
     assert!(world.store.queue_build(&other).await.unwrap().created, "a key belongs to its service");
+    let (store, org) = (&world.store, &world.admin.org_id);
+    let earlier = store.build_of_request(org, &a, "click").await.unwrap().unwrap();
+    assert_eq!((&earlier.id, earlier.number, earlier.created), (&queued[0].id, 1, false));
+    for nothing in ["another", "click\0"] {
+        assert!(store.build_of_request(org, &a, nothing).await.unwrap().is_none());
+    }
+    let stranger = OrgId::from_random(random());
+    assert!(store.build_of_request(&stranger, &a, "click").await.unwrap().is_none());
 
     let log = follow(&world.store, &queued[0].id, 1).await;
     let note: EventKind = serde_json::from_slice(&log[0].payload).unwrap();

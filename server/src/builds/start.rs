@@ -20,6 +20,13 @@ pub(super) async fn start(inner: &Inner, caller: &Caller, service: &ServiceId, s
     if request_key.as_ref().is_some_and(|key| key.len() > MAX_REQUEST_KEY || key.chars().any(char::is_control)) {
         return Err(Problem::invalid("request_key_form", "request_key"));
     }
+    if let Some(key) = &request_key {
+        // Whose answer was lost gets it now, whatever has become of the branch or the disk meanwhile.
+        let earlier = inner.store.build_of_request(&caller.org_id, service, key).await;
+        if let Some(earlier) = earlier.map_err(|e| of_store("build", e))? {
+            return Ok(Started { id: earlier.id, number: earlier.number });
+        }
+    }
     let service = inner.store.service(&caller.org_id, service).await.map_err(|e| of_store("service", e))?;
     if !service.registry.is_complete() {
         return Err(Problem::conflict("registry_incomplete").at("registry_config"));

@@ -403,6 +403,8 @@ pub trait Store: Send + Sync {
     /// Gives the number, appends the first note and leaves the trace in one transaction. `Conflict` when a secret that the
     /// snapshot names was replaced meanwhile.
     async fn queue_build(&self, build: &NewBuild) -> Result<QueuedBuild>;
+    /// The build that a request with this key has started, if one has.
+    async fn build_of_request(&self, org: &OrgId, service: &ServiceId, key: &str) -> Result<Option<QueuedBuild>>;
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow>;
     /// Newest first, the page next to `before` or `after` (with both: between them, next to `after`). Up to `limit + 1` rows: the one too many says that there is
     /// a further page in that direction, and stands at its end of the answer (last, or with `after` first).

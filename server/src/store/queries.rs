@@ -486,7 +486,7 @@ impl Store for Engine {
                 .await?;
             // Without a commit neither the number nor the generation is used up.
             if let Some(row) = first {
-                return Ok(QueuedBuild { id: id_of(&row, "id")?, number: get(&row, "number")?, created: false });
+                return earlier_build(&row);
             }
         }
         let secrets = [&build.snapshot.git_secret, &build.snapshot.registry_secret];
@@ -536,6 +536,20 @@ impl Store for Engine {
         insert_audit(tx.conn(), &entry).await?;
         tx.commit().await?;
         Ok(QueuedBuild { id: build.id.clone(), number, created: true })
+    }
+
+    async fn build_of_request(&self, org: &OrgId, service: &ServiceId, key: &str) -> Result<Option<QueuedBuild>> {
+        if cannot_be_stored(key) {
+            return Ok(None);
+        }
+        let row =
+            sqlx::query("SELECT id, number FROM builds WHERE service_id = $1 AND request_key = $2 AND org_id = $3")
+                .bind(service.as_str())
+                .bind(key)
+                .bind(org.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+        row.as_ref().map(earlier_build).transpose()
     }
 
     async fn build(&self, org: &OrgId, id: &BuildId) -> Result<BuildRow> {

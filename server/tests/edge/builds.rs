@@ -119,6 +119,13 @@ async fn a_failure_for_want_of_memory_leads_to_the_next_size() {
         assert_eq!((&build["profile"], &build["resolved_profile"]), (&json!("auto"), &json!("medium")));
         let reason = json!({ "code": "no_history", "arguments": { "profile": "medium" } });
         assert_eq!(build["profile_reason"], reason);
+        // A script is told in its reader's language, too.
+        let asked = server.request(Method::GET, &format!("/api/v1/builds/{id}")).bearer_auth(server.token());
+        let told = server.send(asked.header("accept-language", "ko")).await.ok();
+        let korean = told["diagnosis"]["message"].as_str().unwrap();
+        assert!(korean.chars().any(|c| ('가'..='힣').contains(&c)), "{korean}");
+        assert_ne!(told["diagnosis"]["message"], build["diagnosis"]["message"]);
+        assert_eq!(told["diagnosis"]["code"], build["diagnosis"]["code"]);
         let page =
             server.send(server.browser(Method::GET, &format!("/services/edit/{service}?build=run&id={id}"))).await;
         let told = page.text.split("failure-why").nth(1).and_then(|rest| rest.split("failure-actions").next());
@@ -170,6 +177,33 @@ async fn without_a_commit_the_branch_is_looked_up() {
     let gone = server.post(&builds, json!({ "branch": "gone" })).await;
     assert_eq!(gone.refusal(), refused(422, "git_ref", "branch"));
     assert!(gone.json()["message"].as_str().unwrap().contains("gone"));
+}
+
+#[tokio::test]
+async fn a_start_that_is_repeated_is_answered_whatever_has_changed_meanwhile() {
+    let git = GitServer::start(GitOptions::default()).await.unwrap();
+    let repo = git.new_repo("orders").await.unwrap();
+    repo.commit("main", &[("Dockerfile", b"FROM scratch\n")], "First").await.unwrap();
+    repo.branch("passing", "main").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = TestServer::on(folder.path(), |_| ()).await;
+    server.sign_in().await;
+    server.pause().await;
+    let id = server.register(service("orders", repo.url())).await;
+    let builds = format!("services/{id}/builds");
+    let start = |key: &str| json!({ "branch": "passing", "request_key": key });
+    let started = server.post(&builds, start("first")).await.ok();
+
+    repo.delete_branch("passing").await.unwrap();
+    assert_eq!(server.post(&builds, start("second")).await.refusal(), refused(422, "git_ref", "branch"));
+    assert_eq!(server.post(&builds, start("first")).await.ok(), started);
+
+    server.stop().await.unwrap();
+    let mut server = TestServer::on(folder.path(), |config| config.min_free_bytes = u64::MAX).await;
+    server.sign_in().await;
+    assert_eq!(server.post(&builds, start("second")).await.refusal(), refused(503, "disk_low", ""));
+    assert_eq!(server.post(&builds, start("first")).await.ok(), started);
+    assert_eq!(server.get(&builds).await.ok()["builds"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

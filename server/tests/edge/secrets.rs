@@ -105,6 +105,30 @@ fn watch(data: PathBuf, server: u32, wanted: Vec<Wanted>, over: Arc<AtomicBool>)
     seen
 }
 
+/// What programs make of a secret before they print it, by name: all that `agent/src/redact.rs` looks for.
+fn disguises(secret: &str) -> [(&'static str, String); 9] {
+    let percent = |encoded: fn(u8) -> String| -> String {
+        let plain = |byte: u8| char::from(byte).to_string();
+        secret.bytes().map(|byte| if byte.is_ascii_alphanumeric() { plain(byte) } else { encoded(byte) }).collect()
+    };
+    let json = serde_json::to_string(secret).unwrap();
+    let json = json[1..json.len() - 1].to_owned();
+    let after = |before: &str| BASE64_STANDARD.encode(format!("{before}{secret}"));
+    [
+        ("raw", secret.to_owned()),
+        ("url", percent(|byte| format!("%{byte:02X}"))),
+        ("url-small", percent(|byte| format!("%{byte:02x}"))),
+        // As Go writes it, and as PHP does.
+        ("json-html", json.replace('<', "\\u003c").replace('&', "\\u0026")),
+        ("json-slash", json.replace('/', "\\/")),
+        ("json", json),
+        // At each place in a group of three that it can begin at.
+        ("base64-0", after("")),
+        ("base64-1", after("x")),
+        ("base64-2", after("xy")),
+    ]
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
@@ -112,13 +136,18 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_of_a_build_stand_nowhere() {
-    let git_token = format!("gt+{}/x", random_hex::<12>());
-    let password = format!("rp&{}<y", random_hex::<12>());
+    let (git_heart, password_heart) = (random_hex::<12>(), random_hex::<12>());
+    // Each encoding makes something else of them, around a heart that only base64 changes.
+    let git_token = format!("gt+\"&{git_heart}</x");
+    let password = format!("rp+\"&{password_heart}</y");
     let admin = format!("admin {}", random_hex::<12>());
     let key = random_hex::<32>();
     let wanted = vec![
         Wanted::new("the Git token", &git_token),
         Wanted::new("the registry's password", &password),
+        // Also found where what was escaped is escaped again, as a log's line is in an event and in a page.
+        Wanted::new("the Git token's heart", &git_heart),
+        Wanted::new("the registry's password's heart", &password_heart),
         Wanted::new("the server's administrator password", &admin),
         Wanted::new("the server's key", &key),
     ];
@@ -127,13 +156,20 @@ async fn secrets_of_a_build_stand_nowhere() {
     let registry = Registry::start(RegistryOptions { login: Some(login), ..Default::default() }).await.unwrap();
     let git = GitServer::start(GitOptions { token: Some(git_token.clone()), ..Default::default() }).await.unwrap();
     let repo = git.new_repo("secret").await.unwrap();
-    // As themselves, and as the header and the file in which they travel.
-    let leak = format!(
-        "{git_token}\n{password}\n{}\n{}\n{}\n",
-        BASE64_STANDARD.encode(&git_token),
-        BASE64_STANDARD.encode(format!("oauth2:{git_token}")),
-        BASE64_STANDARD.encode(format!("pusher:{password}")),
-    );
+    // As themselves in every disguise, and as the header and the file in which they travel.
+    let secrets = [("git", git_token.as_str()), ("registry", password.as_str())];
+    let mut leaks: Vec<(String, String)> = secrets
+        .iter()
+        .flat_map(|(whose, secret)| disguises(secret).map(|(form, text)| (format!("{whose}-{form}"), text)))
+        .collect();
+    leaks.push(("git-header".into(), BASE64_STANDARD.encode(format!("oauth2:{git_token}"))));
+    leaks.push(("registry-file".into(), BASE64_STANDARD.encode(format!("pusher:{password}"))));
+    let forms: BTreeSet<&str> = leaks.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(forms.len(), leaks.len(), "two forms are the same: {leaks:?}");
+    for (name, text) in &leaks {
+        assert!(wanted.iter().any(|secret| secret.is_in(text.as_bytes())), "{name} would be missed: {text}");
+    }
+    let leak: String = leaks.iter().map(|(name, text)| format!("{name} {text}\n")).collect();
     let dockerfile = "FROM alpine:3\nCOPY leak /leak\nRUN cat /leak; sleep 1; cat /leak >&2; sleep 1; echo the end\n";
     let content: [(&str, &[u8]); 2] = [("Dockerfile", dockerfile.as_bytes()), ("leak", leak.as_bytes())];
     repo.commit("main", &content, "A leak").await.unwrap();
@@ -216,7 +252,11 @@ async fn secrets_of_a_build_stand_nowhere() {
     let agent_log = || std::fs::read_to_string(&log_file).unwrap();
     assert_eq!(finished["status"], "success", "{}\n{}", said[3].1, agent_log());
     assert_eq!(finished["log_verified"], true);
-    assert!(said[3].1.contains("***") && said[3].1.contains("the end"), "{}", said[3].1);
+    assert!(said[3].1.contains("the end"), "{}", said[3].1);
+    for (name, _) in &leaks {
+        let printed: Vec<&str> = said[3].1.lines().filter(|line| line.contains(&format!(" {name} "))).collect();
+        assert!(printed.len() == 2 && printed.iter().all(|line| line.contains("***")), "{name}: {}", said[3].1);
+    }
 
     over.store(true, Ordering::Relaxed);
     let mut seen = watcher.join().unwrap();

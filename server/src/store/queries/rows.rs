@@ -63,6 +63,11 @@ pub(super) fn build_row(row: &Row) -> Result<BuildRow> {
     })
 }
 
+/// Of a request that came before.
+pub(super) fn earlier_build(row: &Row) -> Result<QueuedBuild> {
+    Ok(QueuedBuild { id: id_of(row, "id")?, number: get(row, "number")?, created: false })
+}
+
 pub(super) fn past_build(row: &Row) -> Result<PastBuild> {
     let snapshot: BuildSnapshot = from_json(row, "snapshot")?;
     let peak: Option<i64> = get(row, "peak_anon_bytes")?;
