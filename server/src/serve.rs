@@ -205,12 +205,13 @@ async fn cluster_client(config: &Config) -> Result<kube::Client> {
 fn kubernetes_config(config: &Config, addresses: AddressPolicy, installation: String) -> Result<KubernetesConfig> {
     let settings = &config.kubernetes;
     // Pods reach the network as this server does.
-    let proxies = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
-    let proxies = proxies.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+    let names = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
+    let proxies = names.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    let proxies = proxies.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
     Ok(KubernetesConfig {
         namespace: settings.namespace.clone(),
         installation,
-        builder_image: settings.builder_image.clone(),
+        builder_image: settings.builder_image(),
         own_image: settings.own_image.clone().unwrap_or_default(),
         isolation: settings.isolation,
         image_pull_secrets: settings.image_pull_secrets.clone(),

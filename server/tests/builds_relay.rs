@@ -13,7 +13,7 @@ use kiops_events::wire::{Answer, Begin, Frame, Hello, Proof, Side, VERSION, prov
 use kiops_events::{AgentEvent, EventKind, LineText, Outcome, Phase, Place};
 use kiops_server::runner::{Grade, RelayIo, RunState, Runner, RunnerError, Situation, StartSpec};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -32,6 +32,8 @@ struct Script {
     vanishes: bool,
     /// The agent's clock at the handshake.
     now_ms: i64,
+    /// While this is so, its place cannot be asked and no connection to it lives.
+    cut_off: Arc<AtomicBool>,
 }
 
 impl Script {
@@ -42,7 +44,16 @@ impl Script {
     }
 
     fn without_end(events: Vec<EventKind>) -> Self {
-        Self { events, cut_every: None, on_cancel: None, key: None, wrong_hash: false, vanishes: false, now_ms: 1000 }
+        Self {
+            events,
+            cut_every: None,
+            on_cancel: None,
+            key: None,
+            wrong_hash: false,
+            vanishes: false,
+            now_ms: 1000,
+            cut_off: Arc::default(),
+        }
     }
 }
 
@@ -111,6 +122,9 @@ impl Agent {
                 }
                 continue;
             }
+            if self.script.cut_off.load(Ordering::SeqCst) {
+                return io.shutdown().await;
+            }
             if self.script.vanishes {
                 *self.gone.lock().unwrap() = true;
                 return io.shutdown().await;
@@ -152,6 +166,11 @@ struct Puppets {
     refuses: Option<&'static str>,
     /// How often the place does not answer, from now on.
     away: AtomicU32,
+    /// How often it does not take that an attempt shall stop.
+    deaf: AtomicU32,
+    /// From the moment on at which it shall stop, an attempt says nothing and cannot be reached.
+    freezes: bool,
+    frozen: AtomicBool,
     /// What the place says of an attempt that waits, and of one that is over.
     waits_for: Option<(&'static str, Grade)>,
     /// … by attempt.
@@ -185,13 +204,23 @@ impl Runner for Puppets {
     }
 
     async fn connect(&self, build: &BuildId, attempt: u32) -> Result<Box<dyn RelayIo>, RunnerError> {
+        if self.frozen.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let agent = self.agent(build, attempt).filter(|a| !*a.gone.lock().unwrap()).ok_or(RunnerError::Gone)?;
+        if agent.script.cut_off.load(Ordering::SeqCst) {
+            return Err(RunnerError::Unreachable("as told".into()));
+        }
         let (near, far) = duplex(1 << 16);
         tokio::spawn(agent.serve(far));
         Ok(Box::new(near))
     }
 
     async fn cancel(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError> {
+        if self.deaf.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(RunnerError::Unreachable("as told".into()));
+        }
+        self.frozen.store(self.freezes, Ordering::SeqCst);
         if let Some(agent) = self.agent(build, attempt)
             && let Some(end) = agent.script.on_cancel
         {
@@ -208,7 +237,10 @@ impl Runner for Puppets {
         Ok(if there { RunState::Alive } else { RunState::Gone })
     }
 
-    async fn situation(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
+    async fn situation(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
+        if self.agent(build, attempt).is_some_and(|agent| agent.script.cut_off.load(Ordering::SeqCst)) {
+            return Err(RunnerError::Unreachable("as told".into()));
+        }
         Ok(self.waits_for.map(|(code, grade)| situation(code, grade)))
     }
 
@@ -356,6 +388,49 @@ async fn whoever_cancels_is_answered_while_the_place_is_away() {
     assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     assert!(runner.starts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_build_whose_place_is_away_says_so_and_goes_on_where_it_was() {
+    let script = Script { cut_every: Some(12), ..Script::without_end(story()) };
+    let cut_off = script.cut_off.clone();
+    let runner = Puppets::new(vec![script]);
+    let (world, id) = world(&runner).await;
+    world.until_log(&id, "line 20").await;
+    cut_off.store(true, Ordering::SeqCst);
+    world.until_log(&id, "cluster_away").await;
+    cut_off.store(false, Ordering::SeqCst);
+    runner.agent(&id, 1).unwrap().end(1, AgentEnd::Success);
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
+    assert_eq!(world.notes(&id).await.iter().filter(|note| *note == "cluster_away").count(), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_that_the_place_did_not_take_is_told_again() {
+    let scripts = vec![Script { on_cancel: Some(AgentEnd::Terminated), ..Script::without_end(story()) }];
+    let runner = Arc::new(Puppets { scripts, deaf: AtomicU32::new(2), ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    world.until_log(&id, "line 20").await;
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.log_verified), (BuildStatus::Cancelled, Some(true)));
+}
+
+/// Its node has died, and no connection says so.
+#[tokio::test]
+async fn whoever_cancels_is_answered_when_the_attempt_has_gone_silent() {
+    let scripts = vec![Script::without_end(story())];
+    let runner = Arc::new(Puppets { scripts, freezes: true, ..Puppets::default() });
+    let (world, id) = world(&runner).await;
+    world.until_log(&id, "line 20").await;
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    let row = world.over(&id).await;
+    assert_eq!(row.status, BuildStatus::Cancelled);
+    // Far sooner than an attempt that answers may take to stop.
+    let took_ms = row.finished_at.unwrap() - row.cancel_requested_at.unwrap();
+    assert!(took_ms < 20_000, "{took_ms} ms");
+    assert!(world.log(&id).await.contains("line 20"));
 }
 
 #[tokio::test]

@@ -91,6 +91,8 @@ async fn a_build_that_ended_while_nobody_looked_is_taken_up() {
 
     // The same when the agent has given up waiting: the spool is served again.
     let world = World::open(world.close().await, Wishes { hold: Duration::from_secs(1), ..Wishes::default() }).await;
+    // One that lasts long enough to be left in its midst.
+    let service = world.service_of(&format!("FROM alpine:3\nRUN sleep 2; echo {}\n", world.hosts.name("new"))).await;
     let id = world.start(&service).await;
     world.until_log(&id, "--- phase build").await;
     let (folder, pid) = (world.attempt_folder(&id, 1), world.agent_pid(&id, 1));
@@ -122,6 +124,40 @@ async fn a_killed_daemon_is_tried_once_more_and_visibly() {
     );
     assert!(world.notes(&id).await.contains(&"retried".to_owned()));
     assert_eq!(counted(&world, &id, 2).await, all_lines());
+    assert_whole(&world, &id).await;
+    world.released(&id).await;
+}
+
+/// Ends the daemon and breaks one of its databases: the one that it opens only when it builds.
+fn spoil_what_is_found_only_while_building(data: &Data) {
+    let buildkit = data.path.join("buildkit");
+    let mut stop = std::process::Command::new(agent_program());
+    assert!(stop.arg("daemon-stop").arg("--run-dir").arg(buildkit.join("run")).status().unwrap().success());
+    let mut folders = std::fs::read_dir(&buildkit).unwrap().map(|entry| entry.unwrap().path().join("runc-overlayfs"));
+    let state = folders.find(|folder| folder.is_dir()).unwrap();
+    std::fs::write(state.join("snapshots/metadata.db"), [0xff; 65536]).unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_proves_damaged_while_building_costs_an_attempt_and_no_build() {
+    let world = World::new().await;
+    let repo = world.hosts.repo("FROM alpine:3\nRUN echo one\n").await;
+    let service = world.service(&repo).await;
+    let first = world.start(&service).await;
+    assert_eq!(world.over(&first).await.status, BuildStatus::Success);
+    world.released(&first).await;
+    spoil_what_is_found_only_while_building(&world.data);
+
+    // Something that no cache has: the daemon has to build.
+    repo.commit("main", &[("Dockerfile", b"FROM alpine:3\nRUN echo two\n")], "Two").await.unwrap();
+    let id = world.start(&service).await;
+    let row = world.over(&id).await;
+    let (log, notes) = (world.log(&id).await, world.notes(&id).await);
+    assert_eq!((row.status, row.number, row.attempt), (BuildStatus::Success, 2, 2), "{log}\n{}", world.agent_logs());
+    assert_eq!(row.log_verified, Some(true));
+    let at = |note: &str| notes.iter().position(|said| said == note);
+    let told = (at("retried"), at("buildkit_state_wiped"));
+    assert!(matches!(told, (Some(retried), Some(wiped)) if retried < wiped), "{notes:?}");
     assert_whole(&world, &id).await;
     world.released(&id).await;
 }

@@ -7,12 +7,15 @@ use async_trait::async_trait;
 use builds_rig::*;
 use kiops_app::backend::Builds as _;
 use kiops_app::model::*;
+use kiops_server::disk::Disk;
 use kiops_server::runner::local::LocalRunner;
 use kiops_server::runner::{RelayIo, RunState, Runner, RunnerError, StartSpec};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use stories::Place;
 use stories::build::HELLO;
+use tokio_util::sync::CancellationToken;
 
 struct Here;
 
@@ -79,6 +82,58 @@ async fn a_database_whose_disk_fills_up_in_mid_build_goes_on_when_there_is_room(
     let next = world.start(&world.service_of(HELLO).await).await;
     assert_eq!(world.over(&next).await.status, BuildStatus::Success);
     drop(world.close().await);
+}
+
+#[tokio::test]
+async fn a_build_that_was_queued_waits_for_room_on_the_disk_and_says_so() {
+    let data = Arc::new(Data::new());
+    let (path, links) = (data.path.clone(), tempfile::tempdir().unwrap());
+    // What the disk is asked for: a folder that has room, or one that never has any.
+    let looked_at = links.path().join("data");
+    let leads_to = |place: &Path| {
+        let _ = std::fs::remove_file(&looked_at);
+        std::os::unix::fs::symlink(place, &looked_at).unwrap();
+    };
+    leads_to(&path);
+    let disk = Arc::new(Disk::new(&looked_at, 1));
+    // A watch looks before it ends.
+    let look = async || {
+        let over = CancellationToken::new();
+        over.cancel();
+        disk.watch(over).await;
+    };
+    let world = World::asleep(data, Wishes { disk: Some(disk.clone()), ..Wishes::default() }).await;
+    let id = world.start(&world.service_of(HELLO).await).await;
+
+    leads_to(Path::new("/proc"));
+    look().await;
+    assert!(disk.is_low());
+    world.builds.spawn();
+    // Asked once more, and not only when it began.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.builds.queue_changed();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let head = world.detail(&id).await.head;
+    assert_eq!((head.status, head.queue_reason.as_deref()), (BuildStatus::Queued, Some("disk")));
+
+    // Nobody tells the queue.
+    leads_to(&path);
+    look().await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 1), "{}", world.log(&id).await);
+}
+
+#[tokio::test]
+async fn a_line_of_ten_megabytes_is_kept_whole() {
+    const BYTES: usize = 10 << 20;
+    let world = World::new().await;
+    // `~` by its number: then it stands nowhere else in the log.
+    let dockerfile = format!("FROM alpine:3\nRUN head -c {BYTES} /dev/zero | tr '\\000' '\\176'\n");
+    let id = world.start(&world.service_of(&dockerfile).await).await;
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
+    // What a download gives.
+    assert_eq!(world.log(&id).await.matches('~').count(), BYTES);
 }
 
 /// The runner of this machine with profiles of little memory: running out of it costs nobody else any.

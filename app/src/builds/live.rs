@@ -511,7 +511,7 @@ fn Progress(live: Live) -> impl IntoView {
 
 /// Something that is worth a line above the log: it was retried, it is slow, it could not be cancelled any more.
 pub fn important_notes(live: Live) -> AnyView {
-    const SHOWN: [&str; 8] = [
+    const SHOWN: [&str; 7] = [
         "retried",
         "profile_larger",
         "much_slower",
@@ -519,7 +519,6 @@ pub fn important_notes(live: Live) -> AnyView {
         "too_late_to_cancel",
         "log_capped",
         "buildkit_state_wiped",
-        "restarted",
     ];
     view! {
         {move || {

@@ -9,7 +9,7 @@ use super::spec::{self, Secrets};
 use super::{Inner, finish, read};
 use crate::clock::now_ms;
 use crate::runner::relay::{self, BATCH_BYTES, Conversation, Peer, Received, RelayError};
-use crate::runner::{Grade, RunState, RunnerError, Situation};
+use crate::runner::{Grade, RelayIo, RunState, RunnerError, Situation};
 use crate::store::{Append, BuildRow, BuildSnapshot, LogEntry, Progress, StoreError};
 use crate::sync_points::Point;
 use kiops_app::model::BuildStatus;
@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// A stream of single lines is stored in steps of this, so that a build that mutters does not keep the disk busy.
 const COMMIT_EVERY: Duration = Duration::from_millis(20);
@@ -34,8 +34,15 @@ const OVERDUE: Duration = Duration::from_secs(60);
 /// A relay that cannot be reached is not told to stop: whoever cancels is answered after this, and it ends when it is
 /// released.
 const STOP_UNREACHABLE: Duration = Duration::from_secs(3);
+/// A relay that was told to stop and says nothing for so long is asked anew: one that lives answers at once, where the
+/// silence of a node that has died would last until the connection is given up.
+const STOP_SILENCE: Duration = Duration::from_millis(1500);
 /// How often an attempt's place is asked what keeps the relay away.
 const ASK_PLACE_EVERY: Duration = Duration::from_secs(1);
+/// A place that cannot be asked for so long is worth a word.
+const PLACE_AWAY: Duration = Duration::from_secs(10);
+/// What could not be told to stop is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// A relay that serves what a dead agent left sends it at once. When nothing comes any more, nothing will.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 /// A relay that answers and makes no sense is asked this often.
@@ -219,7 +226,7 @@ impl Driver {
                 finish::Settled::Again(row) => {
                     self.let_go().await;
                     if let Err(error) = self.inner.runner.release(&self.row.id, self.row.attempt).await {
-                        // Removed as an orphan when the server starts the next time.
+                        // Removed as an orphan within a minute.
                         tracing::warn!(build = %self.row.id, %error, "an attempt could not be released");
                     }
                     self = Self::take_up(self.inner, *row, self.control).await?;
@@ -273,7 +280,10 @@ impl Driver {
                     }
                     self.pause(ASK_PLACE_EVERY).await?;
                 }
-                RunnerError::Unreachable(_) if since.elapsed() < START_PATIENCE => {
+                RunnerError::Unreachable(reason) if since.elapsed() < START_PATIENCE => {
+                    if since.elapsed() >= PLACE_AWAY {
+                        self.waits(place_away(reason)).await?;
+                    }
                     // It may have been started before: whoever cancels is answered, and it ends when it is released.
                     if self.control.borrow().cancel && since.elapsed() >= STOP_UNREACHABLE {
                         return Ok(Ending::Overdue);
@@ -345,8 +355,11 @@ impl Driver {
             if Instant::now() >= self.deadline() || self.stops_in_vain(unreachable_since) {
                 return Ok(Ending::Overdue);
             }
-            match self.inner.runner.connect(&id, attempt).await {
-                Ok(io) => match relay::open(io, &peer, self.progress.seq).await {
+            // Whoever cancels does not wait for what does not answer.
+            let until = self.told_to_stop.map(|told| told.max(unreachable_since.unwrap_or_else(Instant::now)));
+            let until = until.map(|since| since + STOP_UNREACHABLE);
+            match self.connect(until).await {
+                Ok(io) => match self.open(io, &peer, until).await {
                     Ok(conversation) => {
                         unreachable_since = None;
                         // Asked after the handshake: only what is over now can have nothing more to say.
@@ -364,12 +377,16 @@ impl Driver {
                                     (wait, nonsense) = (FIRST_WAIT, 0);
                                 }
                                 nonsense += u32::from(makes_no_sense(&error));
+                                if matches!(error, RelayError::Silent) {
+                                    unreachable_since = Some(Instant::now());
+                                }
                             }
                         }
                     }
                     Err(error) => {
                         tracing::info!(build = %id, attempt, %error, "the relay gave no conversation");
                         nonsense += u32::from(makes_no_sense(&error));
+                        unreachable_since.get_or_insert_with(Instant::now);
                     }
                 },
                 Err(RunnerError::Gone) => return Ok(Ending::Vanished),
@@ -378,10 +395,10 @@ impl Driver {
                 }
                 Err(error) => {
                     tracing::debug!(build = %id, attempt, %error, "the relay is not reachable");
-                    unreachable_since.get_or_insert_with(Instant::now);
+                    let since = *unreachable_since.get_or_insert_with(Instant::now);
                     if Instant::now() >= ask_place {
                         ask_place = Instant::now() + ASK_PLACE_EVERY;
-                        if let Some(ending) = self.ask_place().await? {
+                        if let Some(ending) = self.ask_place(since).await? {
                             return Ok(ending);
                         }
                     }
@@ -394,6 +411,24 @@ impl Driver {
             self.pause(wait).await?;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    async fn connect(&self, until: Option<Instant>) -> Result<Box<dyn RelayIo>, RunnerError> {
+        let connecting = self.inner.runner.connect(&self.row.id, self.row.attempt);
+        let Some(until) = until else { return connecting.await };
+        let late = |_| RunnerError::Unreachable("no answer while the build is cancelled".to_owned());
+        timeout_at(until, connecting).await.map_err(late)?
+    }
+
+    async fn open(
+        &self,
+        io: Box<dyn RelayIo>,
+        peer: &Peer,
+        until: Option<Instant>,
+    ) -> Result<Conversation, RelayError> {
+        let opening = relay::open(io, peer, self.progress.seq);
+        let Some(until) = until else { return opening.await };
+        timeout_at(until, opening).await.map_err(|_| RelayError::Silent)?
     }
 
     /// Whether this attempt has come as far as BuildKit.
@@ -409,14 +444,18 @@ impl Driver {
         told.max(since).elapsed() >= STOP_UNREACHABLE
     }
 
-    /// Writes down what keeps the relay away; the attempt's end, when that has lasted too long.
-    async fn ask_place(&mut self) -> Result<Option<Ending>, Leave> {
+    /// Writes down what keeps the relay away, which nobody has heard `since` then; the attempt's end, when that has lasted
+    /// too long.
+    async fn ask_place(&mut self, since: Instant) -> Result<Option<Ending>, Leave> {
         let situation = match self.inner.runner.situation(&self.row.id, self.row.attempt).await {
             Ok(Some(situation)) => situation,
             Ok(None) => return Ok(None),
             Err(error) => {
                 tracing::debug!(build = %self.row.id, %error, "an attempt's place does not answer");
-                return Ok(None);
+                if since.elapsed() < PLACE_AWAY {
+                    return Ok(None);
+                }
+                place_away(error.to_string())
             }
         };
         self.waits(situation).await
@@ -448,9 +487,12 @@ impl Driver {
         self.channel.set_clock(agent_zero_ms);
         let mut heard = Instant::now();
         let mut ask_place = heard + ASK_PLACE_EVERY;
+        let mut tell_again = heard + TELL_AGAIN;
         loop {
             let deadline = self.deadline();
             let mut control = self.control.clone();
+            let untold = control.borrow().cancel && self.told_to_stop.is_none();
+            let told = self.told_to_stop;
             tokio::select! {
                 batch = conversation.next() => {
                     let batch = match batch {
@@ -479,11 +521,18 @@ impl Driver {
                     // Seen: the next change counts.
                     self.control = control;
                 }
+                () = sleep_until(tell_again), if untold => {
+                    self.obey().await?;
+                    tell_again = Instant::now() + TELL_AGAIN;
+                }
+                () = sleep_until(told.map_or(deadline, |told| told.max(heard) + STOP_SILENCE)), if told.is_some() && !ended => {
+                    return Ok(Talk::Broken(RelayError::Silent));
+                }
                 () = self.inner.stopping.cancelled() => return Err(Leave::Quietly),
                 // A part of the attempt may be kept from starting while another is heard already.
                 () = sleep_until(ask_place), if !self.builds() => {
                     ask_place = Instant::now() + ASK_PLACE_EVERY;
-                    if let Some(ending) = self.ask_place().await? {
+                    if let Some(ending) = self.ask_place(heard).await? {
                         return Ok(Talk::Over(ending));
                     }
                 }
@@ -659,12 +708,14 @@ impl Driver {
         }
         // A server that was away first hears what there is, and only then finds that it took too long.
         let limit = Duration::from_secs(u64::from(self.row.snapshot.settings.time_limit_s)) + OVERDUE;
-        let since_start = match (self.row.attempt, self.row.started_at) {
-            (1, Some(started)) => Duration::from_millis((now_ms() - started).max(0) as u64),
+        let since = |then: i64| Duration::from_millis((now_ms() - then).max(0) as u64);
+        let left = match (self.agent_zero_ms, self.row.attempt, self.row.started_at) {
+            // As its agent counts: what it waited for before is not the build's.
+            (Some(zero), ..) => limit.saturating_sub(since(zero)),
+            (None, 1, Some(started)) => (limit + self.inner.runner.patience()).saturating_sub(since(started)),
             // Of a later attempt only the first one's start is known: its own time began when it was taken up.
-            _ => self.begun.elapsed(),
+            _ => (limit + self.inner.runner.patience()).saturating_sub(self.begun.elapsed()),
         };
-        let left = limit.saturating_sub(since_start);
         (Instant::now() + left).max(self.begun + OVERDUE / 2)
     }
 
@@ -720,6 +771,11 @@ fn status_of(kind: &EventKind) -> Option<BuildStatus> {
         EventKind::PhaseEntered { phase: Phase::Push } => Some(BuildStatus::Pushing),
         _ => None,
     }
+}
+
+/// Its place cannot be asked. What is built there goes on meanwhile.
+fn place_away(reason: String) -> Situation {
+    Situation { code: "cluster_away", args: BTreeMap::from([("message".to_owned(), reason)]), grade: Grade::Passing }
 }
 
 /// Lost connections come and go; these come again.

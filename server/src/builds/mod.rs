@@ -42,7 +42,7 @@ use kiops_app::model::*;
 use kiops_events::Row;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -116,8 +116,8 @@ struct Inner {
     wake: Notify,
     /// One entry a build that a task of this process follows.
     running: Mutex<HashMap<BuildId, watch::Sender<Control>>>,
-    /// Held by whoever releases finished builds: one at a time.
-    releasing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever releases finished builds, one at a time: when what nobody needs was last looked for.
+    releasing: Arc<tokio::sync::Mutex<Instant>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     sync: SyncPoints,
@@ -158,7 +158,7 @@ impl Builds {
             wake: Notify::new(),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
-            releasing: Arc::default(),
+            releasing: Arc::new(tokio::sync::Mutex::new(Instant::now())),
             tasks: TaskTracker::new(),
             sync: SyncPoints::from_env(),
         };

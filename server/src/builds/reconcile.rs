@@ -7,10 +7,12 @@ use crate::store::Adopt;
 use kiops_app::model::BuildId;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A database that does not answer at the start is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often the runner's place is looked through for what nobody needs.
+const ORPHANS_EVERY: Duration = Duration::from_secs(60);
 
 /// What an earlier server left: its running builds go on, its finished ones are released.
 pub(super) async fn take_up(inner: &Arc<Inner>) {
@@ -23,10 +25,11 @@ pub(super) async fn take_up(inner: &Arc<Inner>) {
     // Beside the queue: killing a stubborn process takes its time, and nobody waits for it.
     let tidy = inner.clone();
     inner.tasks.spawn(async move {
-        let _one = tidy.releasing.lock().await;
+        let mut tidied = tidy.releasing.lock().await;
         release_finished(&tidy).await;
         release_orphans(&tidy).await;
         forget_strangers(&tidy).await;
+        *tidied = Instant::now();
     });
 }
 
@@ -86,11 +89,15 @@ pub(super) async fn sweep(inner: &Arc<Inner>) {
     }
     adopt(inner, Adopt::Expired).await;
     // Beside the queue: a stubborn process must not keep leases from being renewed.
-    if let Ok(one) = inner.releasing.clone().try_lock_owned() {
+    if let Ok(mut tidied) = inner.releasing.clone().try_lock_owned() {
         let inner = inner.clone();
         inner.tasks.clone().spawn(async move {
             release_finished(&inner).await;
-            drop(one);
+            // An earlier attempt of a build that goes on may not have been released either.
+            if tidied.elapsed() >= ORPHANS_EVERY {
+                release_orphans(&inner).await;
+                *tidied = Instant::now();
+            }
         });
     }
 }

@@ -248,7 +248,10 @@ impl<'a> Probe<'a> {
                 }
                 break;
             }
-            seen.situation = situation::situation(&pod, now_ms(), &PATIENCE);
+            seen.situation = match situation::situation(&pod, now_ms(), &PATIENCE) {
+                Some(found) if found.code == situation::STARTING => Some(self.runner.explained(found, &pod).await),
+                found => found,
+            };
             let hopeless = seen.situation.as_ref().is_some_and(|found| found.grade != Grade::Passing);
             if hopeless || since.elapsed() > PROBE_LIMIT {
                 break;

@@ -13,7 +13,6 @@ pub const RIGHTS: &[Right] = &[
     ("pods", "create"),
     ("pods", "get"),
     ("pods", "list"),
-    ("pods", "watch"),
     ("pods", "patch"),
     ("pods", "delete"),
     ("pods/portforward", "create"),
@@ -26,6 +25,7 @@ pub const RIGHTS: &[Right] = &[
     (CLAIMS, "get"),
     (CLAIMS, "list"),
     (CLAIMS, "delete"),
+    ("events", "list"),
 ];
 /// The agent's word for a node that does not let BuildKit start.
 const NODE_SETUP: &str = "node_setup";
@@ -152,9 +152,9 @@ fn pod(config: &KubernetesConfig, seen: &Seen) -> Finding {
         "container_config" | "container_start" => Finding::failed("pod", "pod_container")
             .with("container", argument(found, "container"))
             .with("message", message),
-        // What the node's runtime cannot do is said in events, which the server may not read.
-        "pod_starting" if config.isolation == Isolation::Userns => Finding::failed("pod", "pod_userns"),
+        "pod_starting" | "pod_sandbox" if config.isolation == Isolation::Userns => Finding::failed("pod", "pod_userns"),
         "pod_starting" => Finding::failed("pod", "pod_slow"),
+        "pod_sandbox" | "pod_volume" => Finding::failed("pod", "pod_starting").with("message", message),
         _ => {
             Finding::failed("pod", "pod_ended").with("reason", format!("{} {}", found.code, argument(found, "reason")))
         }

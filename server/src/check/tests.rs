@@ -179,6 +179,7 @@ fn what_keeps_a_pod_from_its_report_is_told_apart() {
         (situation("container_start", &[("container", "agent"), ("message", "no such file")]), "pod", "pod_container"),
         (situation("container_config", &[("container", "build"), ("message", "secret")]), "pod", "pod_container"),
         (situation("pod_starting", &[]), "pod", "pod_slow"),
+        (situation("pod_sandbox", &[("message", "no network plugin")]), "pod", "pod_starting"),
         (situation("pod_evicted", &[("reason", "memory")]), "pod", "pod_ended"),
         (silent, "pod", "pod_silent"),
         (Seen::default(), "pod", "pod_slow"),

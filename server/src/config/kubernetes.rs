@@ -25,14 +25,10 @@ pub struct Kubernetes {
     #[arg(long, env = "KIOPS_NAMESPACE", value_name = "NAME", default_value = "kiwi-builds")]
     pub namespace: String,
 
-    /// BuildKit's image; in production with a digest, from a registry of your own
-    #[arg(
-        long,
-        env = "KIOPS_BUILDER_IMAGE",
-        value_name = "IMAGE",
-        default_value = "docker.io/moby/buildkit:v0.32.2-rootless"
-    )]
-    pub builder_image: String,
+    /// BuildKit's image; in production with a digest, from a registry of your own [default:
+    /// docker.io/moby/buildkit:v0.32.2-rootless; with the other isolations the one without -rootless]
+    #[arg(long, env = "KIOPS_BUILDER_IMAGE", value_name = "IMAGE")]
+    pub builder_image: Option<String>,
 
     /// This product's own image, whose agent checks out and serves the log; needed for builds in Pods
     #[arg(long, env = "KIOPS_IMAGE", value_name = "IMAGE")]
@@ -78,12 +74,23 @@ pub struct Kubernetes {
     #[arg(long, env = "KIOPS_WAIT_CONTAINER_S", value_name = "SECONDS", default_value = "60", value_parser = seconds("KIOPS_WAIT_CONTAINER_S"))]
     pub wait_container_s: u64,
 
-    /// Seconds that a Pod may take to start where nothing more is known
+    /// Seconds that a Pod may take to start, or to end on a node that does not answer, where nothing more is known
     #[arg(long, env = "KIOPS_WAIT_POD_S", value_name = "SECONDS", default_value = "300", value_parser = seconds("KIOPS_WAIT_POD_S"))]
     pub wait_pod_s: u64,
 }
 
+const BUILDER_IMAGE: &str = "docker.io/moby/buildkit:v0.32.2";
+
 impl Kubernetes {
+    /// The one that is made for this isolation, where no other is named.
+    pub fn builder_image(&self) -> String {
+        let suited = || match self.isolation {
+            Isolation::Rootless => format!("{BUILDER_IMAGE}-rootless"),
+            Isolation::Userns | Isolation::Privileged => BUILDER_IMAGE.to_owned(),
+        };
+        self.builder_image.clone().unwrap_or_else(suited)
+    }
+
     pub fn patience(&self) -> Patience {
         let seconds = Duration::from_secs;
         Patience {
@@ -160,6 +167,28 @@ fn seconds(name: &'static str) -> impl Fn(&str) -> Result<u64, String> + Clone +
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn each_isolation_has_the_image_that_suits_it() {
+        #[derive(clap::Parser)]
+        struct Settings {
+            #[command(flatten)]
+            kubernetes: Kubernetes,
+        }
+        let image = |arguments: &[&str]| Settings::parse_from(arguments).kubernetes.builder_image();
+        assert!(image(&["kiops"]).ends_with("-rootless"));
+        assert!(image(&["kiops", "--isolation", "userns"]).ends_with(&buildkit_version()));
+        assert_eq!(image(&["kiops", "--isolation", "privileged", "--builder-image", "x:1"]), "x:1");
+    }
+
+    /// What everything else is tried with.
+    fn buildkit_version() -> String {
+        let versions = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/versions.env");
+        let versions = std::fs::read_to_string(versions).unwrap();
+        let version = versions.lines().find_map(|line| line.strip_prefix("BUILDKIT_VERSION=")).unwrap();
+        format!("v{}", version.trim_matches('"'))
+    }
 
     #[test]
     fn values_are_read_or_refused_by_name() {

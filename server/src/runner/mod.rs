@@ -96,6 +96,10 @@ pub trait Runner: Send + Sync {
     /// Asks the attempt to stop; harmless when it is over.
     async fn cancel(&self, build: &BuildId, attempt: u32) -> Result<(), RunnerError>;
     async fn state(&self, build: &BuildId, attempt: u32) -> Result<RunState, RunnerError>;
+    /// The longest that an attempt may wait in its place before anything is heard of it. The place keeps that limit.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     /// What keeps the attempt from going on. None while there is nothing to say, and of places that cannot say it.
     async fn situation(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {
         Ok(None)

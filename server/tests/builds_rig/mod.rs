@@ -148,6 +148,8 @@ pub struct Wishes {
     pub builds_at_once: u32,
     pub hold: Duration,
     pub min_free_bytes: u64,
+    /// In place of one that looks only when the world is made.
+    pub disk: Option<Arc<Disk>>,
     /// SQLite's file, where it is not in the data folder.
     pub database: Option<PathBuf>,
     pub runner: Option<Arc<dyn Runner>>,
@@ -163,6 +165,7 @@ impl Default for Wishes {
             builds_at_once: 2,
             hold: Duration::from_secs(60),
             min_free_bytes: 0,
+            disk: None,
             database: None,
             runner: None,
             cluster: None,
@@ -214,6 +217,7 @@ impl World {
             Some(runner) => runner,
             None => Arc::new(local_runner(&data.path, hosts)),
         };
+        let disk = wishes.disk.unwrap_or_else(|| Arc::new(Disk::new(&data.path, wishes.min_free_bytes)));
         let tmp = data.path.join("tmp");
         std::fs::create_dir_all(&tmp).unwrap();
         let policy = AddressPolicy { loopback: true };
@@ -226,7 +230,7 @@ impl World {
             sealer: sealer.clone(),
             heads: Arc::new(Git::new(&tmp, &tmp, policy)),
             registry: Arc::new(RegistryClient::new(policy)),
-            disk: Arc::new(Disk::new(&data.path, wishes.min_free_bytes)),
+            disk,
             config,
         });
         let caller = Caller { user_id: admin.id, org_id: admin.org_id, name: admin.name };

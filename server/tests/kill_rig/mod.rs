@@ -146,6 +146,21 @@ impl Server {
         }
     }
 
+    /// `kiops build …` against this server. A restart takes neither address nor session from it.
+    pub fn client(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(server_program());
+        command
+            .arg("build")
+            .args(arguments)
+            .env("KIOPS_URL", format!("http://127.0.0.1:{}", self.port))
+            .env("KIOPS_TOKEN", &self.token)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -276,6 +291,18 @@ impl Server {
         self.dies().await;
         self.up(None).await;
         let id = self.api(Method::POST, &start, once).await["id"].as_str().unwrap().to_owned();
+        self.assert_whole(&id).await;
+    }
+
+    /// One in mid-build, and another one while the next server takes that build up.
+    pub async fn survives_a_kill_during_recovery(mut self) {
+        self.up(Some("mid_append:5")).await;
+        let service = self.service().await;
+        let id = self.build(&service).await;
+        self.dies().await;
+        self.start(Some("during_recovery")).await;
+        self.dies().await;
+        self.up(None).await;
         self.assert_whole(&id).await;
     }
 

@@ -102,7 +102,7 @@ async fn namespace_with(name: &str, labels: Value, rules: Value) -> PathBuf {
 }
 
 fn all_rights() -> Value {
-    json!([{ "apiGroups": [""], "resources": ["pods", "secrets", "pods/portforward"], "verbs": ["*"] }])
+    json!([{ "apiGroups": [""], "resources": ["pods", "secrets", "pods/portforward", "events"], "verbs": ["*"] }])
 }
 
 #[tokio::test]
@@ -161,14 +161,14 @@ async fn a_missing_right_is_named_and_what_depends_on_it_fails() {
     use CheckOutcome::*;
     let _turn = together().await;
     let rules = json!([
-        { "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["create", "get", "list", "patch", "watch", "delete"] },
+        { "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["create", "get", "list", "patch", "delete"] },
     ]);
     let labels = json!({ "pod-security.kubernetes.io/enforce": "privileged" });
     let kubeconfig = namespace_with("check-rights", labels, rules).await;
     let config = KubernetesConfig { namespace: "check-rights".into(), ..config("check-rights").await };
     let found = check(&kubeconfig, &config, vec![]).await;
     let missing = found.is("rights", Failed, "rights_missing");
-    assert_eq!(missing.args["rights"], "create pods/portforward, get pods/portforward");
+    assert_eq!(missing.args["rights"], "create pods/portforward, get pods/portforward, list events");
     let relay = found.is("relay", Failed, "relay_failed");
     assert!(relay.args["reason"].contains("cluster_rights"), "{relay:?}");
     // What was found out all the same.

@@ -13,6 +13,7 @@ use kiops_app::model::*;
 use kiops_events::{EventKind, Marker};
 use kiops_rig::Part;
 use kiops_server::runner::kubernetes::StateStorage;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,8 @@ async fn a_click_becomes_an_image_and_nothing_is_left() {
     assert!(detail.steps.iter().any(|step| step.name.contains("RUN echo hello") && step.marker == Marker::Done));
     // What it used is measured where it ran.
     let events = world.events(&id).await;
-    assert!(events.iter().any(|e| matches!(e.3, EventKind::Usage { anon_bytes: 1.., .. })), "no usage was measured");
+    let measured = |e: &EventKind| matches!(e, EventKind::Usage { anon_bytes: 1.., disk_bytes: 1.., .. });
+    assert!(events.iter().any(|e| measured(&e.3)), "no usage was measured");
     nothing_left(&world).await;
 
     // The same again, on a new Pod that has nothing but the registry's cache.
@@ -264,6 +266,74 @@ async fn a_build_that_waits_for_capacity_is_cancelled_at_once() {
     world.builds.cancel(&world.caller, &id).await.unwrap();
     assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
     assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_build_whose_image_does_not_come_is_cancelled_at_once() {
+    let _turn = together().await;
+    let world = open(Arc::new(Data::new()), |config| config.builder_image = "rig.invalid/absent:1".into()).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
+    world.until_log(&id, "image_pull").await;
+    let since = Instant::now();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_build_on_a_node_that_has_died_is_cancelled_at_once_and_its_pod_goes_later() {
+    let _turn = alone().await;
+    let world = world().await;
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let cluster = &pods().await.cluster;
+    cluster.stop(Part::Kubelet).await;
+    let since = Instant::now();
+    world.builds.cancel(&world.caller, &id).await.unwrap();
+    assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    assert!(world.log(&id).await.contains(" begun\n"));
+    cluster.start_again(Part::Kubelet).await.unwrap();
+    nothing_left(&world).await;
+}
+
+/// As one that the cluster takes off a node which does not answer.
+#[tokio::test]
+async fn a_pod_that_should_be_gone_and_is_not_is_given_up_and_tried_again() {
+    let _turn = alone().await;
+    let world = open(Arc::new(Data::new()), |config| config.patience.starting = Duration::from_secs(3)).await;
+    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 4\n").await;
+    let name = pod_name(&world.row(&id).await);
+    let cluster = &pods().await.cluster;
+    cluster.stop(Part::Kubelet).await;
+    let delete = ["-n", NAMESPACE, "delete", "pod", &name, "--grace-period=1", "--wait=false"];
+    cluster.kubectl(&delete).await.unwrap();
+    world.until(&id, "taken up again", |row| row.attempt == 2).await;
+    cluster.start_again(Part::Kubelet).await.unwrap();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{}", world.log(&id).await);
+    let notes = world.notes(&id).await;
+    assert!(notes.iter().any(|n| n == "node_lost") && notes.iter().any(|n| n == "retried"), "{notes:?}");
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_server_left_of_builds_that_are_no_more_goes_when_the_next_one_starts() {
+    let _turn = together().await;
+    let world = world().await;
+    let installation = world.data.path.file_name().unwrap().to_str().unwrap().to_owned();
+    let build = BuildId::from_random([7; ID_LETTERS]);
+    let name = format!("{build}-1");
+    let labels = json!({ "kiops.io/installation": installation, "kiops.io/build": build, "kiops.io/attempt": "1" });
+    let metadata = json!({ "name": name, "namespace": NAMESPACE, "labels": labels });
+    let cluster = &pods().await.cluster;
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata })).await.unwrap();
+    let waits = json!({ "name": "waits", "image": pods().await.own_image, "command": ["sleep", "600"] });
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [waits] } });
+    cluster.apply(&pod).await.unwrap();
+    assert_eq!(left_of(&world).await.len(), 2);
+    let world = open(world.close().await, |_| ()).await;
     nothing_left(&world).await;
 }
 

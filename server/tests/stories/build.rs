@@ -242,6 +242,31 @@ pub async fn secrets_stay_out_of_spool_store_and_text(place: &impl Place) {
     }
 }
 
+pub async fn the_cache_keeps_what_has_not_changed(place: &impl Place) {
+    let world = place.world().await;
+    let dockerfile = "FROM alpine:3\nCOPY wanted /wanted\nRUN echo installing $(cat /wanted)\n\
+                      COPY source /source\nRUN echo compiling $(cat /source)\n";
+    let repo = world.hosts.repo(dockerfile).await;
+    // Nobody has built that before.
+    let [wanted, one, two] = ["wanted", "one", "two"].map(|part| world.hosts.name(part));
+    repo.commit("main", &[("wanted", wanted.as_bytes()), ("source", one.as_bytes())], "One").await.unwrap();
+    let service = world.service(&repo).await;
+    let markers = async || {
+        let id = world.start(&service).await;
+        assert_eq!(world.over(&id).await.status, BuildStatus::Success, "{}", world.log(&id).await);
+        let steps = world.detail(&id).await.steps;
+        ["COPY wanted", "RUN echo installing", "COPY source", "RUN echo compiling"].map(|name| {
+            let step = steps.iter().find(|step| step.name.contains(name));
+            step.unwrap_or_else(|| panic!("no {name} in {steps:#?}")).marker
+        })
+    };
+    assert_eq!(markers().await, [Marker::Done; 4], "nothing is there for a first build");
+    assert_eq!(markers().await, [Marker::Cached; 4], "the same again");
+    repo.commit("main", &[("source", two.as_bytes())], "Two").await.unwrap();
+    let changed = [Marker::Cached, Marker::Cached, Marker::Done, Marker::Done];
+    assert_eq!(markers().await, changed, "only the source has changed");
+}
+
 pub async fn no_cache_reuses_nothing_and_later_builds_go_on_from_it(place: &impl Place) {
     let world = place.world().await;
     let repo =

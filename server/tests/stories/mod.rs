@@ -24,6 +24,7 @@ macro_rules! tell_in {
             build::a_live_page_sees_everything_once,
             build::scripts_follow_the_events_and_search_the_log,
             build::secrets_stay_out_of_spool_store_and_text,
+            build::the_cache_keeps_what_has_not_changed,
             build::no_cache_reuses_nothing_and_later_builds_go_on_from_it,
             build::a_registry_that_refuses_the_login_is_told_as_such,
             build::everybody_who_watches_sees_the_same,

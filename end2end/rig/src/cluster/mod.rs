@@ -28,6 +28,7 @@ use crate::process::{Daemon, output};
 use den::Den;
 use guard::Guard;
 use net::Net;
+pub use net::TakenAddresses;
 
 /// Every request with it may do everything.
 const ADMIN: &str = "rig-admin";
@@ -216,6 +217,11 @@ impl Cluster {
         output(self.den.inside(command)).await.with_context(|| format!("the image {}", image.name()))?;
         fs::remove_file(&archive)?;
         Ok(())
+    }
+
+    /// The network plugin has no address for another Pod, for as long as the result lives.
+    pub fn without_addresses(&self) -> Result<TakenAddresses> {
+        TakenAddresses::all(&self.net, &self.at("addresses"))
     }
 
     /// Killed, as a machine's failure would.

@@ -1,7 +1,7 @@
 //! The bridge between a cluster's Pods and this machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +13,7 @@ use crate::home::{Server, at_home, keep_running};
 use crate::process::output;
 
 const PREFIX: &str = "kk";
+const NETWORK: &str = "rig";
 /// Addresses from here on are Services'. The network's own number comes before it and is no address.
 const FIRST_SERVICE: u8 = 193;
 
@@ -83,7 +84,7 @@ impl Net {
         let [a, b, c] = self.subnet;
         json!({
             "cniVersion": "0.4.0",
-            "name": "rig",
+            "name": NETWORK,
             "plugins": [
                 {
                     "type": "bridge",
@@ -101,6 +102,34 @@ impl Net {
                 },
             ],
         })
+    }
+}
+
+/// Addresses that no Pod gets while this lives.
+pub struct TakenAddresses(Vec<PathBuf>);
+
+impl TakenAddresses {
+    /// All that are free, written down where the plugin writes those that it gives away.
+    pub(super) fn all(net: &Net, addresses: &Path) -> Result<Self> {
+        let [a, b, c] = net.subnet;
+        let folder = addresses.join(NETWORK);
+        fs::create_dir_all(&folder)?;
+        let mut taken = Self(Vec::new());
+        for last in 1..FIRST_SERVICE {
+            let file = folder.join(format!("{a}.{b}.{c}.{last}"));
+            if fs::File::create_new(&file).is_ok() {
+                taken.0.push(file);
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for TakenAddresses {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            let _ = fs::remove_file(file);
+        }
     }
 }
 

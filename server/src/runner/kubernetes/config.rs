@@ -26,10 +26,17 @@ pub struct Patience {
     pub image: Duration,
     /// A container cannot be made.
     pub container: Duration,
-    /// It is being started, and nothing more is known.
+    /// It is being started, or should be gone, and nothing more is known.
     pub starting: Duration,
     /// Until that is worth a word.
     pub quiet: Duration,
+}
+
+impl Patience {
+    /// One after the other: for the quota and then a node, for the images, for the containers.
+    pub fn altogether(&self) -> Duration {
+        self.capacity * 2 + self.image + self.container + self.starting
+    }
 }
 
 impl Default for Patience {

@@ -17,7 +17,7 @@ use crate::clock::now_ms;
 use crate::sync_points::{Point, SyncPoints};
 use anyhow::Context;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
 use kiops_app::model::{BuildId, ServiceId};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -59,6 +59,7 @@ pub struct KubernetesRunner {
     pods: Api<Pod>,
     secrets: Api<Secret>,
     claims: Api<PersistentVolumeClaim>,
+    events: Api<Event>,
     sync: SyncPoints,
 }
 
@@ -66,14 +67,31 @@ impl KubernetesRunner {
     pub fn new(client: Client, config: KubernetesConfig) -> Self {
         let pods = Api::namespaced(client.clone(), &config.namespace);
         let secrets = Api::namespaced(client.clone(), &config.namespace);
-        let claims = Api::namespaced(client, &config.namespace);
-        Self { config, pods, secrets, claims, sync: SyncPoints::from_env() }
+        let claims = Api::namespaced(client.clone(), &config.namespace);
+        let events = Api::namespaced(client, &config.namespace);
+        Self { config, pods, secrets, claims, events, sync: SyncPoints::from_env() }
     }
 
     async fn pod(&self, build: &BuildId, attempt: u32) -> Result<Option<Pod>, RunnerError> {
         let name = manifest::name(build.as_str(), attempt);
         let pod = self.pods.get_opt(&name).await.map_err(problem)?;
         Ok(pod.filter(|pod| self.is_ours(pod)))
+    }
+
+    /// Why a Pod does not start, where its events tell. Without the right to read them it is just starting.
+    pub(crate) async fn explained(&self, starting: Situation, pod: &Pod) -> Situation {
+        let of_pod = format!("involvedObject.uid={},type=Warning", pod.uid().unwrap_or_default());
+        let warnings = match self.events.list(&ListParams::default().fields(&of_pod)).await {
+            Ok(warnings) => warnings.items,
+            Err(error) => {
+                tracing::debug!(pod = pod.name_any(), %error, "a Pod's events cannot be read");
+                return starting;
+            }
+        };
+        let latest = warnings.into_iter().max_by_key(|warning| warning.last_timestamp.clone());
+        let Some(warning) = latest else { return starting };
+        let text = |text: Option<String>| text.unwrap_or_default();
+        situation::explained(starting, &text(warning.reason), &text(warning.message))
     }
 
     fn own(&self) -> ListParams {
@@ -165,9 +183,17 @@ impl Runner for KubernetesRunner {
         })
     }
 
+    fn patience(&self) -> Duration {
+        self.config.patience.altogether()
+    }
+
     async fn situation(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
-        let pod = self.pod(build, attempt).await?;
-        Ok(pod.and_then(|pod| situation::situation(&pod, now_ms(), &self.config.patience)))
+        let Some(pod) = self.pod(build, attempt).await? else { return Ok(None) };
+        let found = situation::situation(&pod, now_ms(), &self.config.patience);
+        Ok(match found {
+            Some(starting) if starting.code == situation::STARTING => Some(self.explained(starting, &pod).await),
+            found => found,
+        })
     }
 
     async fn aftermath(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {

@@ -6,6 +6,8 @@ use crate::runner::{Grade, Situation};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use std::collections::BTreeMap;
 
+/// Nothing more is in the Pod's status: what keeps it from starting is only told by its events.
+pub const STARTING: &str = "pod_starting";
 /// The container whose end is the attempt's.
 pub const BUILD: &str = "build";
 const RELAY: &str = "relay";
@@ -13,7 +15,10 @@ const RELAY: &str = "relay";
 /// How long something lasts is counted from the Pod's own times.
 pub fn situation(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situation> {
     let status = pod.status.as_ref()?;
-    ended(pod, status).or_else(|| died(status)).or_else(|| waiting(pod, status, now_ms, patience))
+    lost(pod, now_ms, patience)
+        .or_else(|| ended(pod, status))
+        .or_else(|| died(status))
+        .or_else(|| waiting(pod, status, now_ms, patience))
 }
 
 /// Whether the relay can be asked.
@@ -61,6 +66,14 @@ fn found(code: &'static str, grade: Grade, args: &[(&str, &str)]) -> Situation {
     Situation { code, grade, args }
 }
 
+/// It should be gone for long, and its node does not say that it is: nobody will ever say more.
+fn lost(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situation> {
+    // The moment at which its time to end is over.
+    let due_ms = pod.metadata.deletion_timestamp.as_ref()?.0.as_millisecond();
+    let late = Grade::of(now_ms - due_ms, patience.starting) == Grade::TooLong && !is_over(pod);
+    late.then(|| found("node_lost", Grade::TooLong, &[("reason", "")]))
+}
+
 /// The Pod as a whole was ended by somebody.
 fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
     let message = status.message.as_deref().unwrap_or_default();
@@ -76,6 +89,16 @@ fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
         _ => return None,
     };
     Some(found(code, Grade::Ended, &[("reason", message)]))
+}
+
+/// The same Pod that is starting, with what its latest warning says of why.
+pub fn explained(starting: Situation, reason: &str, message: &str) -> Situation {
+    let code = match reason {
+        "FailedCreatePodSandBox" | "NetworkNotReady" => "pod_sandbox",
+        "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => "pod_volume",
+        _ => return starting,
+    };
+    found(code, starting.grade, &[("message", message)])
 }
 
 /// The namespace takes no further Pod. `since_ms`: when that was asked for first.
@@ -128,9 +151,8 @@ fn waiting(pod: &Pod, status: &PodStatus, now_ms: i64, patience: &Patience) -> O
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 Some(found("container_config", Grade::of(age_ms, patience.container), &args))
             }
-            // A sandbox or a volume that never comes looks like this, too.
             "ContainerCreating" | "PodInitializing" if age_ms > patience.quiet.as_millis() as i64 => {
-                Some(found("pod_starting", Grade::of(age_ms, patience.starting), &args))
+                Some(found(STARTING, Grade::of(age_ms, patience.starting), &args))
             }
             _ => None,
         }

@@ -183,6 +183,53 @@ fn isolation_is_what_was_chosen() {
     assert_eq!(settled(Isolation::Privileged).buildkitd.to_str(), Some("buildkitd-entrypoint"));
 }
 
+#[test]
+fn a_build_has_the_size_of_its_profile() {
+    let resources = |size| {
+        let pod = pod_of(&config(), StartSpec { size, ..start() });
+        container(&pod, "build")["resources"].clone()
+    };
+    let amounts = |cpu: &str, memory_gib: u64, disk_gib: u64| {
+        let gib = |n: u64| (n << 30).to_string();
+        json!({ "cpu": cpu, "memory": gib(memory_gib), "ephemeral-storage": gib(disk_gib) })
+    };
+    // All of the memory is promised: unlike time on a core it cannot be taken back.
+    assert_eq!(
+        resources(ProfileSize::MEDIUM),
+        json!({ "requests": amounts("1000m", 4, 12), "limits": amounts("2000m", 4, 24) })
+    );
+    let small = ProfileSize { cpu_millicores: 1_000, memory_bytes: 2 << 30 };
+    assert_eq!(resources(small), json!({ "requests": amounts("500m", 2, 8), "limits": amounts("1000m", 2, 16) }));
+}
+
+#[test]
+fn an_image_is_for_the_platform_that_was_chosen() {
+    let settled = |platform: Option<&str>| {
+        let mut start = start();
+        manifest::settle(&KubernetesConfig { platform: platform.map(str::to_owned), ..config() }, &mut start);
+        start.spec.image.platform
+    };
+    assert_eq!(settled(Some("linux/arm64")).as_deref(), Some("linux/arm64"));
+    assert_eq!(settled(None), None);
+}
+
+/// A selector that fits no Pod is no mistake to Kubernetes: the policy would hold for nobody.
+#[test]
+fn the_manifests_policy_is_for_the_pods_of_builds() {
+    // The labels that it selects, as they stand in the file.
+    let manifest = include_str!("../../../../deploy/kubernetes/builds.yaml");
+    let policy = manifest.split("\n---\n").find(|object| object.contains("\nkind: NetworkPolicy\n")).unwrap();
+    assert!(!policy.contains("matchExpressions"));
+    let (_, selector) = policy.split_once("\n  podSelector:\n    matchLabels:\n").unwrap();
+    let selected: BTreeMap<&str, &str> =
+        selector.lines().map_while(|line| line.strip_prefix("      ")?.split_once(": ")).collect();
+    assert!(!selected.is_empty());
+    let pod = pod_of(&config(), start());
+    for (name, value) in selected {
+        assert_eq!(pod["metadata"]["labels"][name], value, "{name}");
+    }
+}
+
 /// A Pod that was made at 0 and has this status.
 fn with_status(status: Value, deleted: bool) -> Pod {
     let mut pod = json!({ "metadata": { "name": "x", "creationTimestamp": "1970-01-01T00:00:00Z" }, "status": status });
@@ -269,6 +316,23 @@ fn every_status_has_its_meaning() {
     }
     let deleted = with_status(json!({ "phase": "Running" }), true);
     assert_eq!(situation::situation(&deleted, 11_000, &Patience::default()).unwrap().code, "pod_deleted");
+    // Its node does not say that it is gone.
+    let lost = situation::situation(&deleted, 311_000, &Patience::default()).unwrap();
+    assert_eq!((lost.code, lost.grade), ("node_lost", TooLong));
+    let ended = with_status(terminated("relay", "Completed", 0), true);
+    assert_eq!(situation::situation(&ended, 311_000, &Patience::default()).unwrap().code, "pod_deleted");
+    let starting = with_status(waiting("build", "ContainerCreating"), false);
+    let starting = situation::situation(&starting, 25_000, &Patience::default()).unwrap();
+    for (reason, code) in [
+        ("FailedCreatePodSandBox", "pod_sandbox"),
+        ("FailedMount", "pod_volume"),
+        ("FailedAttachVolume", "pod_volume"),
+        ("Unhealthy", "pod_starting"),
+    ] {
+        let explained = situation::explained(starting.clone(), reason, "because");
+        assert_eq!((explained.code, explained.grade), (code, Passing));
+        assert_eq!(explained.args["message"], "because", "{code}");
+    }
     let short = Patience { image: Duration::from_millis(500), ..Patience::default() };
     let found = situation::situation(&with_status(waiting("build", "ErrImagePull"), false), 1000, &short).unwrap();
     assert_eq!(

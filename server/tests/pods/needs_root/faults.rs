@@ -3,7 +3,6 @@
 use super::*;
 use kiops_rig::Line;
 use kiops_server::runner::kubernetes::{KubernetesConfig, Patience};
-use serde_json::json;
 use std::path::PathBuf;
 
 const MANIFEST: &str = include_str!("../../../../deploy/kubernetes/builds.yaml");
@@ -122,6 +121,22 @@ async fn a_volume_that_never_comes_ends_the_wait_in_its_own_words() {
     assert!(world.notes(&id).await.contains(&"waiting_for_volume".to_owned()));
     nothing_left(&world).await;
     world.runner.forget(&service).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_without_a_network_says_what_its_node_says() {
+    let _turn = alone().await;
+    let world = open(Arc::new(Data::new()), |config| config.patience.quiet = Duration::from_secs(1)).await;
+    let none_left = pods().await.cluster.without_addresses().unwrap();
+    let id = world.start(&world.service_of("FROM alpine:3\nCOPY . /\n").await).await;
+    until_note(&world, &id, "pod_sandbox").await;
+    let log = world.log(&id).await;
+    assert!(log.contains("no IP addresses available"), "{log}");
+    // It is only late when there are some again.
+    drop(none_left);
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 1), "{}", world.log(&id).await);
+    nothing_left(&world).await;
 }
 
 #[tokio::test]

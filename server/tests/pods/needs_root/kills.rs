@@ -37,3 +37,9 @@ async fn between_result_and_finish() {
 async fn between_finish_and_release() {
     killed_at("after_finish_before_release").await;
 }
+
+#[tokio::test]
+async fn during_recovery_itself() {
+    let _turn = together().await;
+    Server::in_pods(pods().await).await.survives_a_kill_during_recovery().await;
+}
