@@ -10,6 +10,11 @@ import { SignInPage } from '../pages/sign-in';
 /** The last tick that the page shows; 0 before the first. */
 const lastTick = async ({ log }: LogView) => Number((await log.innerText()).match(/.* tick (\d+) of/s)?.[1] ?? 0);
 
+/** What a build uses now; the most that it used once it is over. */
+const usage = ({ build }: BuildDialog) => build.root.getByRole('group', { name: 'Usage', exact: true });
+/** An ordinary user's builds have no control group, and so nothing that could be counted. */
+const measured = process.getuid?.() === 0;
+
 test('two people see the same build', async ({ register, dialog, page, api }) => {
   test.slow();
   const service = await register(ticking(150));
@@ -20,8 +25,18 @@ test('two people see the same build', async ({ register, dialog, page, api }) =>
   const other = new BuildDialog(await secondPage(page));
   await other.page.goto(page.url());
   await expect.poll(() => lastTick(other.build.log)).toBeGreaterThan(4);
+  for (const watching of measured ? [dialog, other] : []) {
+    await expect(usage(watching)).toContainText(/CPU\s*\d+(\.\d)? cores/);
+    // A step that runs has some memory; on the disk it may have left nothing yet.
+    await expect(usage(watching)).toContainText(/Memory\s*[\d.]*[1-9][\d.]* [KMG]iB/);
+    await expect(usage(watching)).toContainText(/Disk\s*\d+(\.\d)? ([KMGT]i)?B/);
+    // More than one sample makes a line.
+    await expect(usage(watching).locator('polyline').first()).toHaveAttribute('points', /^\d+,\d+ \d+,\d+ /);
+    await expect(watching.build.status).toHaveText(/In Progress/);
+  }
   for (const { build } of [dialog, other]) await build.toBe('Success');
   expect(await other.build.steps.allInnerTexts()).toEqual(await dialog.build.steps.allInnerTexts());
+  if (measured) await expect(usage(other)).toHaveText((await usage(dialog).textContent()) ?? '');
   const [stored] = await api.builds(service.id);
   const log = await api.log(stored?.id ?? '');
   for (const { build } of [dialog, other]) await build.log.toShow(log);

@@ -59,16 +59,23 @@ export async function clickStart(page, service, status, text) {
   // Branches are asked for by the program in the page: when they are there, it runs and a click is no plain form any more.
   await page.waitForFunction(() => document.querySelector("input[name=pick]")?.value.includes(":"));
   await page.evaluate(([status, text]) => {
-    let clicked;
     // The time stamp is that of the input, before any script has run.
-    addEventListener("click", (event) => (clicked ??= event.timeStamp), { capture: true });
+    addEventListener("click", (event) => (window.clicked ??= event.timeStamp), { capture: true });
     // A queued build has its place beside the word.
     const badge = () => document.querySelector(".live .badge")?.textContent.trim().startsWith(status);
     const row = () => window.visibleRows().some((row) => row.textContent.includes(text));
-    window.shown = window.painted(status ? badge : row).then(({ at }) => at - clicked);
+    window.shown = window.painted(status ? badge : row).then(({ at }) => at - window.clicked);
   }, [status, text]);
   await page.getByRole("button", { name: "Start Build" }).click();
   return page.evaluate(() => window.shown);
+}
+
+/** Of that click, the milliseconds until its request was sent and until the whole answer was there. */
+export function requestOfClick(page) {
+  return page.evaluate(() => {
+    const request = performance.getEntriesByType("resource").findLast(({ name }) => name.includes("/begin_build"));
+    return { asked: Math.round(request.fetchStart - window.clicked), answered: Math.round(request.responseEnd - window.clicked) };
+  });
 }
 
 export class Browser {
