@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// More than a check may ever take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-struct Found(CheckReport);
+pub struct Found(CheckReport);
 
 impl Found {
     #[track_caller]
@@ -28,14 +28,14 @@ impl Found {
     }
 
     #[track_caller]
-    fn is(&self, name: &str, outcome: CheckOutcome, code: &str) -> &Finding {
+    pub fn is(&self, name: &str, outcome: CheckOutcome, code: &str) -> &Finding {
         let found = self.of(name);
         assert_eq!((found.outcome, found.code.as_str()), (outcome, code), "{name}: {:#?}", self.0);
         found
     }
 }
 
-async fn check(kubeconfig: &Path, config: &KubernetesConfig, targets: Vec<Target>) -> Found {
+pub async fn check(kubeconfig: &Path, config: &KubernetesConfig, targets: Vec<Target>) -> Found {
     check_until(kubeconfig, config, targets, CancellationToken::new()).await
 }
 

@@ -57,6 +57,13 @@ pub async fn config(installation: &str) -> KubernetesConfig {
     }
 }
 
+/// … with changes of its own.
+pub async fn config_with(installation: &str, change: impl FnOnce(&mut KubernetesConfig)) -> KubernetesConfig {
+    let mut config = config(installation).await;
+    change(&mut config);
+    config
+}
+
 /// A server whose builds run in Pods.
 pub async fn world() -> World {
     open(Arc::new(Data::new()), |_| ()).await
@@ -78,8 +85,7 @@ async fn open_with(
     change: impl FnOnce(&mut KubernetesConfig),
     wishes: Wishes,
 ) -> World {
-    let mut config = config(data.path.file_name().unwrap().to_str().unwrap()).await;
-    change(&mut config);
+    let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), change).await;
     let wishes = Wishes {
         runner: Some(Arc::new(KubernetesRunner::new(client(Some(kubeconfig)).await.unwrap(), config))),
         cluster: Some(&pods().await.cluster),

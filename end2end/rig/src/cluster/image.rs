@@ -19,6 +19,21 @@ use crate::home::{cache, scratch_folder};
 pub(super) const PAUSE: &str = "rig.invalid/pause:1";
 /// Of BuildKit's rootless image.
 const USER: u64 = 1000;
+/// What the image's own does: where control groups are of the second version, those of the steps come below the
+/// container's.
+const ENTRYPOINT: &str = "#!/bin/sh
+set -e
+if [ -f /sys/fs/cgroup/cgroup.controllers ] && [ -z \"$APART\" ]; then
+  APART=1 exec unshare --cgroup --mount -- \"$0\" \"$@\"
+fi
+if [ -n \"$APART\" ]; then
+  umount /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mkdir -p /sys/fs/cgroup/init
+  xargs -rn1 </sys/fs/cgroup/cgroup.procs >/sys/fs/cgroup/init/cgroup.procs || true
+fi
+exec buildkitd \"$@\"
+";
 
 pub struct Image {
     name: String,
@@ -60,6 +75,21 @@ impl Image {
                 "BUILDKIT_HOST=unix:///run/user/1000/buildkit/buildkitd.sock",
             ],
             "Entrypoint": ["rootlesskit", "buildkitd"],
+        });
+        Ok(Self { name: name.to_owned(), layers: vec![debian()?, files.layer()?], config })
+    }
+
+    /// Debian with BuildKit, as `moby/buildkit` is laid out: BuildKit is root in it.
+    pub fn root_builder(name: &str) -> Result<Self> {
+        let bins = buildkit_bins()?;
+        let mut files = Files::new();
+        files.program("usr/bin/buildkitd", &bins.buildkitd)?;
+        files.program("usr/bin/buildctl", &bins.buildctl)?;
+        files.script("usr/bin/buildkitd-entrypoint", ENTRYPOINT)?;
+        files.folder("var/lib/buildkit", 0)?;
+        let config = json!({
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Entrypoint": ["buildkitd-entrypoint"],
         });
         Ok(Self { name: name.to_owned(), layers: vec![debian()?, files.layer()?], config })
     }
@@ -178,6 +208,10 @@ impl Files {
     fn program(&mut self, path: &str, file: &Path) -> Result<()> {
         let bytes = fs::read(file).with_context(|| format!("{}", file.display()))?;
         Ok(self.0.append_data(&mut header(EntryType::Regular, 0o755, 0, bytes.len() as u64), path, &bytes[..])?)
+    }
+
+    fn script(&mut self, path: &str, text: &str) -> Result<()> {
+        Ok(self.0.append_data(&mut header(EntryType::Regular, 0o755, 0, text.len() as u64), path, text.as_bytes())?)
     }
 
     fn folder(&mut self, path: &str, owner: u64) -> Result<()> {

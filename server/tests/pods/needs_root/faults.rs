@@ -2,7 +2,7 @@
 
 use super::*;
 use kiops_rig::Line;
-use kiops_server::runner::kubernetes::{KubernetesConfig, Patience};
+use kiops_server::runner::kubernetes::Patience;
 use std::path::PathBuf;
 
 const MANIFEST: &str = include_str!("../../../../deploy/kubernetes/builds.yaml");

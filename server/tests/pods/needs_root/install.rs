@@ -1,7 +1,6 @@
 //! The product installed as its README says: its image by `make image`, its manifests as they are, in a real cluster.
 
 use super::*;
-use kiops_rig::Image;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
