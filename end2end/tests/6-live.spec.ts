@@ -266,7 +266,7 @@ test('the step that failed is in sight', async ({ register, dialog, api, page })
 
 test('following stops where one reads and goes on at the end', async ({ register, dialog, api }) => {
   test.slow();
-  const service = await register(ticking(500));
+  const service = await register(ticking(400));
   await dialog.openRun(service.id);
   await dialog.run.start.click();
   const { log } = dialog.build;
@@ -290,5 +290,5 @@ test('following stops where one reads and goes on at the end', async ({ register
   // The export's rows have come behind it.
   await expect(log.follow).toBeChecked();
   await expect(log.row((await api.log(id)).trimEnd().split('\n').length)).toBeInViewport();
-  await log.find('tick 500 of 500');
+  await log.find('tick 400 of 400');
 });
