@@ -110,6 +110,19 @@ pub fn focus_soon(selector: &'static str) {
     );
 }
 
+/// Gives the focus back to what had it. What lies behind a dialog takes none until the dialog is gone, which may be a frame
+/// or more after whoever closed it; once anything else has the focus, that was somebody's wish.
+pub fn focus_back(element: HtmlElement) {
+    const TRIES: u32 = 30;
+    fn again(element: HtmlElement, left: u32) {
+        let _ = element.focus();
+        if left > 0 && element.is_connected() && focused().is_none() {
+            set_timeout(move || again(element, left - 1), Duration::from_millis(16));
+        }
+    }
+    again(element, TRIES);
+}
+
 /// A link that reads as a button answers to the space bar too.
 pub fn press_on_space(event: ev::KeyboardEvent) {
     if event.key() == " " {

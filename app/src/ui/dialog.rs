@@ -34,7 +34,7 @@ pub fn PageDialog(
                 // another dialog has come in this one's.
                 let here = |e: &web_sys::HtmlElement| e.is_connected() && e.closest("dialog").ok().flatten().is_none();
                 match before.take().filter(here) {
-                    Some(before) => drop(before.focus()),
+                    Some(before) => browser::focus_back(before),
                     None => browser::focus_soon("#main:not(:has(dialog.sheet))"),
                 }
             };
