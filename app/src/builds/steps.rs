@@ -187,15 +187,20 @@ fn Usage(live: Live) -> impl IntoView {
     let any = Memo::new(move |_| live.view.with(|v| !v.usage.is_empty()));
     move || {
         any.get().then(|| {
-        view! {
-            <div class="usage" aria-label=t("usage.label") role="group">
-                {meter(live, "usage.cpu", |s| f64::from(s.cpu_millicores), |n| tf("usage.cores", &[("n", &format::cores(n as u32))]))}
-                {meter(live, "usage.memory", |s| s.memory_bytes as f64, |n| format::memory(n as u64))}
-                {meter(live, "usage.disk", |s| s.disk_bytes as f64, |n| format::memory(n as u64))}
-            </div>
-        }
-    })
+            view! {
+                <div class="usage" aria-label=t("usage.label") role="group">
+                    {meter(live, "usage.cpu", |s| f64::from(s.cpu_millicores), cores)}
+                    {meter(live, "usage.memory", |s| s.memory_bytes as f64, |n| format::memory(n as u64))}
+                    {meter(live, "usage.disk", |s| s.disk_bytes as f64, |n| format::memory(n as u64))}
+                </div>
+            }
+        })
     }
+}
+
+fn cores(millicores: f64) -> String {
+    let n = format::cores(millicores as u32);
+    tf(if n == "1" { "usage.core" } else { "usage.cores" }, &[("n", &n)])
 }
 
 /// A figure with its course: now while it runs, the peak afterwards.
