@@ -10,11 +10,12 @@ const EXCEPT: &str = "no_proxy";
 type Variable = (String, String);
 
 /// What buildctl is told, so that RUN steps have the variables, which are part of neither image nor cache key. A proxy on
-/// this machine's loopback is not there for a step.
+/// this machine's loopback is not there for a step, and one with a password would stand in an argument list.
 pub fn options(environment: &[Variable]) -> Vec<String> {
     let own = |host: &str| host == "localhost" || literal(host).is_some_and(|ip| ip.is_loopback());
     let reachable = |value: &str| host_and_port(value).is_none_or(|(host, _)| !own(&host));
-    let proxies: Vec<_> = proxies(environment).filter(|(_, value)| reachable(value)).collect();
+    let fit = |value: &str| reachable(value) && password(value).is_none();
+    let proxies: Vec<_> = proxies(environment).filter(|(_, value)| fit(value)).collect();
     if proxies.is_empty() {
         return Vec::new();
     }
@@ -23,14 +24,16 @@ pub fn options(environment: &[Variable]) -> Vec<String> {
     both.flat_map(|(name, value)| ["--opt".to_owned(), format!("build-arg:{name}={value}")]).collect()
 }
 
-/// What no log may show, since a step can print its environment.
+/// What no log may show: programs name the proxy that refuses them.
 pub fn passwords(environment: &[Variable]) -> Vec<Vec<u8>> {
-    let password = |url: &str| {
-        let (_, rest) = url.split_once("://")?;
-        let (user, _) = rest.split(['/', '?']).next()?.rsplit_once('@')?;
-        Some(user.split_once(':')?.1.as_bytes().to_vec())
-    };
-    proxies(environment).filter_map(|(_, value)| password(value)).collect()
+    proxies(environment).filter_map(|(_, value)| Some(password(value)?.into())).collect()
+}
+
+fn password(url: &str) -> Option<&str> {
+    // A scheme may be left out.
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (user, _) = rest.split(['/', '?']).next()?.rsplit_once('@')?;
+    Some(user.split_once(':')?.1)
 }
 
 /// Whether names are looked up by a proxy.
@@ -55,23 +58,21 @@ mod tests {
     fn steps_get_the_proxies_that_they_can_reach() {
         let given = environment(&[
             ("PATH", "/bin"),
-            ("HTTPS_PROXY", "http://ci:s3cret@proxy.example:3128"),
+            ("HTTPS_PROXY", "http://proxy.example:3128"),
+            ("https_proxy", "http://ci:s3cret@proxy.example:3128"),
+            ("all_proxy", "ci:another@proxy.example:3128"),
             ("http_proxy", "http://localhost:3128"),
             ("ALL_PROXY", ""),
             ("no_proxy", ".example"),
         ]);
-        let wanted = [
-            "--opt",
-            "build-arg:HTTPS_PROXY=http://ci:s3cret@proxy.example:3128",
-            "--opt",
-            "build-arg:no_proxy=.example",
-        ];
+        let wanted =
+            ["--opt", "build-arg:HTTPS_PROXY=http://proxy.example:3128", "--opt", "build-arg:no_proxy=.example"];
         assert_eq!(options(&given), wanted);
         assert_eq!(
             options(&environment(&[("http_proxy", "http://127.0.0.1:3128"), ("no_proxy", ".example")])),
             [""; 0]
         );
-        assert_eq!(passwords(&given), [b"s3cret"]);
+        assert_eq!(passwords(&given), [&b"s3cret"[..], b"another"]);
         assert!(looks_names_up(&given) && !looks_names_up(&environment(&[("ALL_PROXY", ""), ("no_proxy", "x")])));
     }
 }

@@ -248,10 +248,7 @@ impl<'a> Probe<'a> {
                 }
                 break;
             }
-            seen.situation = match situation::situation(&pod, now_ms(), &PATIENCE) {
-                Some(found) if found.code == situation::STARTING => Some(self.runner.explained(found, &pod).await),
-                found => found,
-            };
+            seen.situation = self.runner.situation_of(&pod, &PATIENCE).await;
             let hopeless = seen.situation.as_ref().is_some_and(|found| found.grade != Grade::Passing);
             if hopeless || since.elapsed() > PROBE_LIMIT {
                 break;

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -105,29 +108,43 @@ impl Net {
     }
 }
 
-/// Addresses that no Pod gets while this lives.
-pub struct TakenAddresses(Vec<PathBuf>);
+/// Addresses that no Pod gets while this lives: also those that Pods on their way out give back.
+pub struct TakenAddresses {
+    over: Arc<AtomicBool>,
+    taking: Option<JoinHandle<Vec<PathBuf>>>,
+}
 
 impl TakenAddresses {
-    /// All that are free, written down where the plugin writes those that it gives away.
+    /// Written down where the plugin writes those that it gives away.
     pub(super) fn all(net: &Net, addresses: &Path) -> Result<Self> {
         let [a, b, c] = net.subnet;
         let folder = addresses.join(NETWORK);
         fs::create_dir_all(&folder)?;
-        let mut taken = Self(Vec::new());
-        for last in 1..FIRST_SERVICE {
-            let file = folder.join(format!("{a}.{b}.{c}.{last}"));
-            if fs::File::create_new(&file).is_ok() {
-                taken.0.push(file);
+        let files = (1..FIRST_SERVICE).map(|last| folder.join(format!("{a}.{b}.{c}.{last}")));
+        let (mut free, mut taken): (Vec<_>, Vec<_>) = (files.collect(), Vec::new());
+        let mut take = move || {
+            let now: Vec<_> = free.extract_if(.., |file| fs::File::create_new(file).is_ok()).collect();
+            taken.extend(now);
+            taken.clone()
+        };
+        take();
+        let over = Arc::new(AtomicBool::new(false));
+        let told = over.clone();
+        let taking = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                take();
+                std::thread::sleep(Duration::from_millis(5));
             }
-        }
-        Ok(taken)
+            take()
+        });
+        Ok(Self { over, taking: Some(taking) })
     }
 }
 
 impl Drop for TakenAddresses {
     fn drop(&mut self) {
-        for file in &self.0 {
+        self.over.store(true, Ordering::Relaxed);
+        for file in self.taking.take().and_then(|taking| taking.join().ok()).into_iter().flatten() {
             let _ = fs::remove_file(file);
         }
     }

@@ -78,8 +78,14 @@ impl KubernetesRunner {
         Ok(pod.filter(|pod| self.is_ours(pod)))
     }
 
-    /// Why a Pod does not start, where its events tell. Without the right to read them it is just starting.
-    pub(crate) async fn explained(&self, starting: Situation, pod: &Pod) -> Situation {
+    /// What the Pod's status says, and its events where the status does not.
+    pub(crate) async fn situation_of(&self, pod: &Pod, patience: &Patience) -> Option<Situation> {
+        let found = situation::situation(pod, now_ms(), patience)?;
+        Some(if found.code == situation::STARTING { self.explained(found, pod).await } else { found })
+    }
+
+    /// Why a Pod does not start. Without the right to read its events it is just starting.
+    async fn explained(&self, starting: Situation, pod: &Pod) -> Situation {
         let of_pod = format!("involvedObject.uid={},type=Warning", pod.uid().unwrap_or_default());
         let warnings = match self.events.list(&ListParams::default().fields(&of_pod)).await {
             Ok(warnings) => warnings.items,
@@ -189,11 +195,7 @@ impl Runner for KubernetesRunner {
 
     async fn situation(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
         let Some(pod) = self.pod(build, attempt).await? else { return Ok(None) };
-        let found = situation::situation(&pod, now_ms(), &self.config.patience);
-        Ok(match found {
-            Some(starting) if starting.code == situation::STARTING => Some(self.explained(starting, &pod).await),
-            found => found,
-        })
+        Ok(self.situation_of(&pod, &self.config.patience).await)
     }
 
     async fn aftermath(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
