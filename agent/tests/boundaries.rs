@@ -96,7 +96,7 @@ async fn a_profile_limits_the_steps_and_their_usage_is_told() {
             .collect()
     };
     // A file that lies there as long as the work takes, and is nothing to export afterwards.
-    let busy = "head -c 64m /dev/zero >/filled; timeout 5 sh -c 'while :; do :; done' || true; rm /filled";
+    let busy = "head -c 256m /dev/zero >/filled; timeout 5 sh -c 'while :; do :; done' || true; rm /filled";
     let story = with_limits(&format!("FROM alpine:3\nRUN {busy}\n")).await;
     assert_eq!(story.result().end, AgentEnd::Success, "{}", story.text());
     if let Some(note) = story.note("limits_unavailable") {

@@ -68,10 +68,6 @@ async fn a_click_becomes_an_image_and_nothing_is_left() {
     let log = world.log(&id).await;
     assert!(log.lines().any(|line| line.starts_with('#') && line.ends_with(" hello from a Pod")), "{log}");
     assert!(detail.steps.iter().any(|step| step.name.contains("RUN echo hello") && step.marker == Marker::Done));
-    // What it used is measured where it ran.
-    let events = world.events(&id).await;
-    let measured = |e: &EventKind| matches!(e, EventKind::Usage { anon_bytes: 1.., disk_bytes: 1.., .. });
-    assert!(events.iter().any(|e| measured(&e.3)), "no usage was measured");
     nothing_left(&world).await;
 
     // The same again, on a new Pod that has nothing but the registry's cache.
@@ -147,6 +143,29 @@ async fn a_server_that_restarts_finds_its_pod_again() {
     assert_eq!((row.status, row.attempt, row.log_verified), (BuildStatus::Success, 1, Some(true)));
     let log = world.log(&id).await;
     assert!(counted(&log).into_iter().eq(1..=100), "{log}");
+    nothing_left(&world).await;
+}
+
+/// The disk is the node's: nobody else is to free there what this build takes.
+#[tokio::test]
+async fn what_a_build_uses_is_measured_where_it_runs() {
+    let _turn = alone().await;
+    let world = world().await;
+    // A file that lies there as long as the work takes, and is nothing to export afterwards.
+    let busy = "head -c 512m /dev/zero >/filled; timeout 5 sh -c 'while :; do :; done' || true; rm /filled";
+    let id = world.start(&world.service_of(&format!("FROM alpine:3\nRUN {busy}\n")).await).await;
+    assert_eq!(world.over(&id).await.status, BuildStatus::Success, "{}", world.log(&id).await);
+    let usage = |event: &EventKind| match *event {
+        EventKind::Usage { cpu_millicores, anon_bytes, disk_bytes, .. } => {
+            Some((cpu_millicores, anon_bytes, disk_bytes))
+        }
+        _ => None,
+    };
+    let used: Vec<_> = world.events(&id).await.iter().filter_map(|e| usage(&e.3)).collect();
+    assert!(used.iter().any(|u| u.0 > 250), "{used:?}");
+    assert!(used.iter().any(|u| u.1 > 1 << 20), "{used:?}");
+    // Not all of it: what an earlier story left may go meanwhile.
+    assert!(used.iter().any(|u| u.2 > 128 << 20), "{used:?}");
     nothing_left(&world).await;
 }
 
