@@ -36,7 +36,7 @@ export class BuildView {
   }
 
   async toBe(status: 'Success' | 'Failure' | 'Cancelled'): Promise<void> {
-    await expect(this.root).toContainText(new RegExp(`Build Status:\\s*${status}`), { timeout: 45_000 });
+    await expect(this.root).toContainText(new RegExp(`Build Status:\\s*${status}`), { timeout: 100_000 });
   }
 }
 

@@ -24,6 +24,11 @@ export class LogView {
     this.download = root.getByRole('link', { name: 'Download' });
   }
 
+  /** How far a step that ticks has come, of what is drawn of its log. */
+  async lastTick(): Promise<number> {
+    return Number((await this.log.innerText()).match(/.* tick (\d+) of/s)?.[1] ?? 0);
+  }
+
   /** A row by its number, from 1, if it is drawn. */
   row(number: number): Locator {
     return this.log.locator(`#row-${number}`);

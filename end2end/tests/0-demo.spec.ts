@@ -64,10 +64,10 @@ test('from make run to the image of the service hello', async ({ browser }) => {
     const second = MakeRun.start(folder, ports, ADMIN.password);
     expect(await second.ended()).toBe(1);
     expect(second.said).toContain('Another `make run`');
-    expect(await answers(`${url}/sign-in`)).toBe(true);
+    await expect.poll(() => answers(`${url}/sign-in`)).toBe(true);
 
     const registry = built?.image_tag?.split('/')[0] ?? '';
-    expect(await answers(`http://${registry}/v2/`)).toBe(true);
+    await expect.poll(() => answers(`http://${registry}/v2/`)).toBe(true);
     expect(await first.interrupt(), 'ended by a person, not by a fault').toBe(0);
     expect(await answers(`http://${registry}/v2/`)).toBe(false);
 

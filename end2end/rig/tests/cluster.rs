@@ -24,7 +24,7 @@ fn pod(name: &str, script: &str) -> Value {
 }
 
 async fn until(cluster: &Cluster, question: &[&str], answer: &str) {
-    for _ in 0..60 {
+    for _ in 0..600 {
         if cluster.kubectl(question).await.is_ok_and(|said| said == answer) {
             return;
         }

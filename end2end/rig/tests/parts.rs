@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kiops_rig::{
@@ -184,10 +184,8 @@ async fn git_takes_large_requests() -> Result<()> {
 }
 
 #[tokio::test]
-async fn postgres_answers_within_seconds() -> Result<()> {
-    let start = Instant::now();
+async fn postgres_answers() -> Result<()> {
     let postgres = Postgres::start().await?;
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(postgres.psql("SELECT 6 * 7").await?, "42");
     let (one, two) = (postgres.create_database().await?, postgres.create_database().await?);
     assert_ne!(one, two);

@@ -38,9 +38,9 @@ async fn wrong_words_are_refused_alike_and_not_for_ever() {
 
 #[tokio::test]
 async fn sessions_end_by_themselves() {
-    let server = TestServer::with(|config| config.session_s = 2).await;
+    let server = TestServer::with(|config| config.session_s = 5).await;
     assert_eq!(server.get("services").await.status, 200);
-    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
     assert_eq!(server.get("services").await.refusal(), refused(401, "sign_in_needed", ""));
 }
 

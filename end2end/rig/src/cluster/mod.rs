@@ -167,9 +167,10 @@ impl Cluster {
     }
 
     pub async fn apply(&self, manifest: &Value) -> Result<String> {
-        let file = self.at("apply.json");
-        fs::write(&file, manifest.to_string())?;
-        self.kubectl(&["apply", "-f", &file.display().to_string()]).await
+        // One of its own: several may be applied at once.
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), manifest.to_string())?;
+        self.kubectl(&["apply", "-f", &file.path().display().to_string()]).await
     }
 
     /// Storage of a class, in pieces that say to have 20 GiB and belong to the user of build Pods. Nothing provisions more.
@@ -236,6 +237,16 @@ impl Cluster {
 
     /// The process on this machine that is a container's first one, for a test that kills it.
     pub async fn first_process(&self, namespace: &str, pod: &str, container: &str) -> Result<u32> {
+        self.first_of(namespace, pod, container, |_| true).await
+    }
+
+    /// … of this program.
+    pub async fn first_process_called(&self, namespace: &str, pod: &str, container: &str, name: &str) -> Result<u32> {
+        let called = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        self.first_of(namespace, pod, container, called).await
+    }
+
+    async fn first_of(&self, namespace: &str, pod: &str, container: &str, wanted: impl Fn(u32) -> bool) -> Result<u32> {
         let path = format!(r#"jsonpath={{.status.containerStatuses[?(@.name=="{container}")].containerID}}"#);
         let id = self.kubectl(&["-n", namespace, "get", "pod", pod, "-o", &path]).await?;
         let id = id.strip_prefix("containerd://").context("the container does not run")?.to_owned();
@@ -245,7 +256,7 @@ impl Cluster {
             .collect();
         // Numbers go round: who started first is asked, not who has the lowest.
         inside.sort_by_key(|pid| started(*pid).unwrap_or(u64::MAX));
-        inside.first().copied().context("the container has no process")
+        inside.into_iter().find(|pid| wanted(*pid)).context("the container has no such process")
     }
 
     fn parts(&self) -> MutexGuard<'_, Vec<(&'static str, Daemon)>> {
