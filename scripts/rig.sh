@@ -29,7 +29,7 @@ case ${1:-} in
     fi
     say "Kubernetes runs; make rig-down ends it"
     echo "export KUBECONFIG=$(field admin_kubeconfig)"
-    echo "export KIOPS_RUNNER=kubernetes KIOPS_KUBECONFIG=$(field kubeconfig) KIOPS_BUILDER_IMAGE=$(field builder_image) KIOPS_IMAGE=$(field own_image)"
+    echo "export KIOPS_RUNNER=kubernetes KIOPS_KUBECONFIG=$(field kubeconfig) KIOPS_BUILDER_IMAGE=$(field builder_image) KIOPS_IMAGE=$(field own_image) KIOPS_STATE_CLASS=$(field storage_class) KIOPS_STATE_SIZE=20Gi"
     echo "alias kubectl='$kubernetes_bin kubectl'"
     ;;
   down)

@@ -44,7 +44,8 @@ export KIOPS_DEMO_SERVICE
 if [ "${RUNNER:-local}" = kubernetes ]; then
   export KIOPS_RUNNER=kubernetes
   KIOPS_KUBECONFIG=$(field kubeconfig) KIOPS_BUILDER_IMAGE=$(field builder_image) KIOPS_IMAGE=$(field own_image)
-  export KIOPS_KUBECONFIG KIOPS_BUILDER_IMAGE KIOPS_IMAGE
+  KIOPS_STATE_CLASS=$(field storage_class) KIOPS_STATE_SIZE=20Gi
+  export KIOPS_KUBECONFIG KIOPS_BUILDER_IMAGE KIOPS_IMAGE KIOPS_STATE_CLASS KIOPS_STATE_SIZE
   say "builds run in Pods; look at them with: $kubernetes_bin kubectl --kubeconfig $(field admin_kubeconfig) -n kiwi-builds get pods"
 fi
 

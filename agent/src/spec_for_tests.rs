@@ -28,6 +28,7 @@ pub fn spec() -> AgentSpec {
             run_dir: "/r".into(),
             state_dir: "/s".into(),
             no_process_sandbox: false,
+            in_user_namespace: false,
             state_goes: false,
             dockerhub_mirrors: vec![],
             insecure_registries: vec![],

@@ -5,6 +5,7 @@ mod common;
 use common::{Attempt, DaemonFolder, Follow, KEY, PATIENCE, lab};
 use kiops_events::AgentEvent;
 use kiops_events::event::{AgentEnd, AgentResult, EventKind};
+use kiops_events::probe::{IdRange, root_of};
 use kiops_events::wire::Frame;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -142,6 +143,22 @@ async fn three_containers_make_one_build() {
     assert!(printed.lines().any(|line| line.starts_with('#') && line.ends_with(" hello")), "{printed}");
     // The daemon was the Pod's.
     assert!(!pod.attempt.spec.buildkit.run_dir.join("buildkitd.json").exists());
+}
+
+/// As on a node that leaves out the user namespace that its Pod asked for.
+#[tokio::test]
+async fn a_build_that_was_to_be_in_a_user_namespace_is_not_the_nodes_root() {
+    let mut pod = Pod::of("FROM alpine:3\nRUN echo begun\n").await;
+    pod.attempt.spec.buildkit.in_user_namespace = true;
+    std::fs::write(pod.attempt.at("spec.json"), serde_json::to_vec(&pod.attempt.spec).unwrap()).unwrap();
+    pod.start_all();
+    let events = pod.hear().await;
+    // These processes have the ids of whoever runs the test.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let within = root_of(&IdRange::parse(&map)).is_some_and(|root| root > 0);
+    let wanted = if within { (AgentEnd::Success, None) } else { (AgentEnd::Infrastructure, Some("isolation_ignored")) };
+    assert_eq!((result(&events).end, result(&events).code.as_deref()), wanted, "{}", pod.logs());
+    assert_eq!(events.iter().any(|e| begun(&e.kind)), within);
 }
 
 #[tokio::test]

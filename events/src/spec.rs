@@ -82,6 +82,9 @@ pub struct BuildkitSpec {
     /// Steps share the daemon's process namespace: an ordinary user in a container cannot mount them a /proc of their own.
     #[serde(default)]
     pub no_process_sandbox: bool,
+    /// Its root must be an ordinary user outside: BuildKit is not started where a node gave it no user namespace.
+    #[serde(default)]
+    pub in_user_namespace: bool,
     /// The state is new in every attempt, and goes with it.
     #[serde(default)]
     pub state_goes: bool,

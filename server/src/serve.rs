@@ -3,7 +3,7 @@
 
 use crate::accounts::LocalAccounts;
 use crate::builds::{Builds, BuildsConfig, Parts, retain};
-use crate::check::{Check, ClusterCheck, LocalCheck, Place};
+use crate::check::{Check, LocalCheck, Place};
 use crate::config::{Config, Program, RunnerKind};
 use crate::disk::Disk;
 use crate::folder::DataFolder;
@@ -11,7 +11,7 @@ use crate::git::{AddressPolicy, Git};
 use crate::http::{Edge, Hosts, Site, router};
 use crate::registry::RegistryClient;
 use crate::runner::Runner;
-use crate::runner::kubernetes::{self, KubernetesConfig, KubernetesRunner};
+use crate::runner::kubernetes::{Connection, KubernetesConfig, LateRunner};
 use crate::runner::local::{LocalConfig, LocalRunner};
 use crate::secrets::{KeySource, Sealer};
 use crate::services::{Credentials, LocalServices, LocalSystem, demo};
@@ -64,6 +64,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
             builds_at_once: config.builds_at_once(),
             log_cap_bytes: config.log_cap_bytes,
             hold: Duration::from_secs(config.hold_s),
+            profiles: config.profiles(),
             ..BuildsConfig::new(folder.owner()?)
         },
     });
@@ -75,11 +76,15 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         registry,
         builds: builds.clone(),
     });
+    let in_pods = config.runner == RunnerKind::Kubernetes;
     let system = Arc::new(LocalSystem {
         store: store.clone(),
         disk: disk.clone(),
         builds: builds.clone(),
         builds_at_once: config.builds_at_once(),
+        profiles: config.profiles(),
+        limits_hold: in_pods || rustix::process::geteuid().is_root(),
+        keeps_cache_mounts: !in_pods || config.kubernetes.state().is_some(),
         check,
     });
 
@@ -172,33 +177,27 @@ async fn runner(
                 "KIOPS_IMAGE should name this product's own image: build Pods take the agent from it (see deploy/kubernetes)",
             )?;
             let installation = store.installation().await?.id;
-            let client = cluster_client(config).await?;
+            let connection = Arc::new(Connection::new(config.kubernetes.kubeconfig.clone()));
+            if let Err(reason) = connection.client().await {
+                tracing::error!(reason, "the cluster cannot be used: builds wait until it can");
+            }
             let config = kubernetes_config(config, addresses, installation)?;
-            let place = Place::Kubernetes(Box::new(ClusterCheck::new(client.clone(), config.clone())));
-            Ok((Arc::new(KubernetesRunner::new(client, config)), place))
+            let place = Place::Kubernetes(connection.clone(), Box::new(config.clone()));
+            Ok((Arc::new(LateRunner::new(connection, config)), place))
         }
     }
 }
 
 /// What a check without a server looks at. Its objects are told from those of all servers by their installation.
-pub(crate) async fn place_of_check(config: &Config) -> Result<Place> {
+pub(crate) fn place_of_check(config: &Config) -> Result<Place> {
     let addresses = AddressPolicy { loopback: config.loopback_allowed(config.listen) };
     Ok(match config.runner {
         RunnerKind::Local => Place::Local(local_check(config, &config.data, addresses)),
         RunnerKind::Kubernetes => {
-            let client = cluster_client(config).await?;
-            Place::Kubernetes(Box::new(ClusterCheck::new(
-                client,
-                kubernetes_config(config, addresses, "check".to_owned())?,
-            )))
+            let connection = Connection::new(config.kubernetes.kubeconfig.clone());
+            Place::Kubernetes(Arc::new(connection), Box::new(kubernetes_config(config, addresses, "check".to_owned())?))
         }
     })
-}
-
-async fn cluster_client(config: &Config) -> Result<kube::Client> {
-    kubernetes::client(config.kubernetes.kubeconfig.as_deref())
-        .await
-        .context("The cluster cannot be used; KIOPS_KUBECONFIG can name a kubeconfig")
 }
 
 /// Where no image of the product is named it is empty, and no Pod can be made.

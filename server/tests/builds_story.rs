@@ -13,15 +13,22 @@ use kiops_server::runner::{RelayIo, RunState, Runner, RunnerError, StartSpec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use stories::Place;
 use stories::build::HELLO;
+use stories::{Place, Victim};
 use tokio_util::sync::CancellationToken;
 
 struct Here;
 
 impl Place for Here {
-    async fn world_with(&self, wishes: Wishes) -> World {
-        World::with(wishes).await
+    async fn wishes(&self, _: &Data, wishes: Wishes) -> Wishes {
+        wishes
+    }
+
+    async fn process(&self, world: &World, id: &BuildId, victim: Victim) -> i32 {
+        match victim {
+            Victim::Agent => world.agent_pid(id, 1),
+            Victim::Daemon => world.data.daemon_pid().unwrap(),
+        }
     }
 }
 

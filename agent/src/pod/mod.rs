@@ -9,6 +9,7 @@
 //! They start at the same time: images are fetched and programs begin while the commit is on its way. The spool passes
 //! from the checkout to the build with the plan; how they know of each other's life is [`shared`]'s business.
 
+mod isolation;
 pub mod probe;
 mod relay;
 pub mod shared;
@@ -80,6 +81,7 @@ pub async fn build(folder: &Path) -> anyhow::Result<Exit> {
     let ending = {
         let (spec, recorder, stop) = (spec.clone(), recorder.clone(), stop.clone());
         let built = async move {
+            isolation::required(&spec.buildkit)?;
             let kept = spec.buildkit.state_dir.exists();
             let daemon = daemon::ensure(&spec.buildkit, &recorder, &stop).await?;
             state::tell_what_is_lost(&spec.buildkit, &plan, &recorder);

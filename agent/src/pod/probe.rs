@@ -3,6 +3,7 @@
 //!
 //! On one machine only the `build` is run.
 
+use super::isolation::ids;
 use super::shared::{Role, Shared};
 use super::{begin, conclude, hold, recorder};
 use crate::cgroup::Group;
@@ -15,7 +16,7 @@ use crate::stop::Stop;
 use anyhow::Context;
 use clap::Args;
 use kiops_events::event::AgentEnd;
-use kiops_events::probe::{Asked, Built, IdRange, MAX_REGISTRIES, ProbeReport, Refusal, clipped};
+use kiops_events::probe::{Asked, Built, MAX_REGISTRIES, ProbeReport, Refusal, clipped};
 use kiops_events::spec::AgentSpec;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -150,10 +151,6 @@ fn surroundings() -> ProbeReport {
         apparmor_restricts: read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1",
         ..ProbeReport::default()
     }
-}
-
-fn ids(process: &str) -> Vec<IdRange> {
-    IdRange::parse(&std::fs::read_to_string(format!("/proc/{process}/uid_map")).unwrap_or_default())
 }
 
 fn refusal(ending: &Ending) -> Refusal {

@@ -99,6 +99,7 @@ impl Lab {
                 run_dir: self.daemon.run_dir(),
                 state_dir: self.daemon.state_dir(),
                 no_process_sandbox: false,
+                in_user_namespace: false,
                 state_goes: false,
                 dockerhub_mirrors: vec![registry.clone()],
                 insecure_registries: vec![registry],

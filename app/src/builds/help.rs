@@ -1,6 +1,8 @@
 //! Help: short, and only about what there is.
 
 use crate::locales::t;
+use crate::model::RunnerKind;
+use crate::services::Shown;
 use leptos::prelude::*;
 
 const ORDER: &str = "COPY package*.json ./\nRUN npm ci\nCOPY . .\nRUN npm run build";
@@ -13,6 +15,12 @@ const TROUBLES: [&str; 9] =
 
 #[component]
 pub fn HelpTab() -> impl IntoView {
+    let shown = expect_context::<Shown>();
+    let (in_pods, keeps) = shown.system.with_untracked(|system| {
+        system.as_ref().map_or((true, true), |s| (s.runner == RunnerKind::Kubernetes, s.keeps_cache_mounts))
+    });
+    let how = if in_pods { "help.how_pods" } else { "help.how_here" };
+    let mount = if keeps { "help.mount_text" } else { "help.mount_lost" };
     let part = |title: &str, text: &str, code: Option<&'static str>| {
         view! {
             <section class="help-part">
@@ -26,10 +34,10 @@ pub fn HelpTab() -> impl IntoView {
     view! {
         <div class="sheet-body help" tabindex="0">
             <div class="help-grid">
-                {part("help.how_title", "help.how_text", None)}
+                {part("help.how_title", how, None)}
                 {part("help.dockerfile_title", "help.dockerfile_text", None)}
                 {part("help.order_title", "help.order_text", Some(ORDER))}
-                {part("help.mount_title", "help.mount_text", Some(MOUNT))}
+                {part("help.mount_title", mount, Some(MOUNT))}
                 {part("help.stages_title", "help.stages_text", Some(STAGES))}
                 {part("help.ignore_title", "help.ignore_text", Some(IGNORE))}
             </div>

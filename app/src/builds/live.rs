@@ -14,6 +14,7 @@ use crate::locales::{t, tf};
 use crate::model::{BuildDetail, BuildHead, BuildId, BuildStatus, LiveMessage, LiveSnapshot, ServiceId};
 use crate::services::Shown;
 use crate::ui::{FormError, Post, PostForm, Problems, Returned, ServerClock, browser, format, icon, notice, sentence};
+use kiops_events::view::NoteView;
 use kiops_events::{BuildView, Marker};
 use leptos::prelude::*;
 use leptos_meta::Title;
@@ -292,7 +293,11 @@ fn LiveBuild(snapshot: LiveSnapshot, row: Option<u64>, shown: Shown, first: Firs
                 if final_status.get() {
                     view! { <Ended live=live base=base.clone()/> }.into_any()
                 } else {
-                    view! { <Header live=live/> }.into_any()
+                    view! {
+                        <Header live=live/>
+                        <div class="live-notice" role="status">{important_notes(live)}</div>
+                    }
+                        .into_any()
                 }
             }}
             <div class="live-body">
@@ -511,33 +516,47 @@ fn Progress(live: Live) -> impl IntoView {
 
 /// Something that is worth a line above the log: it was retried, it is slow, it could not be cancelled any more.
 pub fn important_notes(live: Live) -> AnyView {
-    const SHOWN: [&str; 7] = [
+    const WAITS: [&str; 10] = [
+        "cluster_away",
+        "relay_away",
+        "cluster_quota",
+        "waiting_for_capacity",
+        "waiting_for_volume",
+        "image_pull",
+        "container_config",
+        "pod_starting",
+        "pod_sandbox",
+        "pod_volume",
+    ];
+    const SHOWN: [&str; 9] = [
         "retried",
         "profile_larger",
+        "profile_larger_disk",
+        "without_volume",
         "much_slower",
         "much_slower_largest",
         "too_late_to_cancel",
         "log_capped",
         "buildkit_state_wiped",
     ];
-    view! {
-        {move || {
-            live.view
-                .with(|view| {
-                    view.notes
-                        .iter()
-                        .filter(|note| SHOWN.contains(&note.code.as_str()))
-                        .map(|note| {
-                            view! {
-                                <p class="notice tone-neutral">
-                                    {icon("info")}
-                                    <span>{super::log::note_sentence(&note.code, &note.args)}</span>
-                                </p>
-                            }
-                        })
-                        .collect_view()
-                })
-        }}
-    }
-    .into_any()
+    let notes = Memo::new(move |_| {
+        live.view.with(|view| {
+            let counts = |note: &&NoteView| {
+                let code = note.code.as_str();
+                // What is waited for, as long as nothing else has come.
+                let last = note.row.checked_add(1) == Some(view.rows);
+                SHOWN.contains(&code) || (live.running() && last && WAITS.contains(&code))
+            };
+            view.notes.iter().filter(counts).cloned().collect::<Vec<_>>()
+        })
+    });
+    let line = |note: NoteView| {
+        view! {
+            <p class="notice tone-neutral">
+                {icon("info")}
+                <span>{super::log::note_sentence(&note.code, &note.args)}</span>
+            </p>
+        }
+    };
+    view! { {move || notes.get().into_iter().map(line).collect_view()} }.into_any()
 }

@@ -335,7 +335,7 @@ fn Summary(shown: Shown) -> impl IntoView {
                 <ul class="summary" id="start-summary">
                     <li>{t("settings.dockerfile")} " " <strong>{dockerfile}</strong></li>
                     <li class="clip">{t("registry.push_to")} " " <strong>{d.registry_config.repository()}</strong></li>
-                    <li>{t("run.profile")} " " <strong>{profile_text(d.settings.profile)}</strong></li>
+                    <li>{t("run.profile")} " " <strong>{profile_text(shown, d.settings.profile)}</strong></li>
                     {if d.settings.no_cache {
                         view! { <li class="summary-warning">{icon("warning")} {t("run.no_cache_on")}</li> }.into_any()
                     } else {

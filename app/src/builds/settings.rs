@@ -82,7 +82,7 @@ pub fn SettingsTab(shown: Shown) -> impl IntoView {
                             problems=problems
                         />
                         <RegistryGroup shown=shown/>
-                        <OptionsGroup settings=settings returned=returned/>
+                        <OptionsGroup shown=shown settings=settings returned=returned/>
                     }
                 }}
             </div>
@@ -232,9 +232,13 @@ fn RegistryGroup(shown: Shown) -> impl IntoView {
     .into_any()
 }
 
-/// `auto` and the sizes with what they mean.
-pub fn profile_text(profile: Profile) -> String {
-    match profile.default_size() {
+/// `auto` and the sizes with what they mean here.
+pub fn profile_text(shown: Shown, profile: Profile) -> String {
+    let size = shown.system.with_untracked(|system| match system {
+        Some(system) => system.profiles.size(profile),
+        None => profile.default_size(),
+    });
+    match size {
         None => format!("auto · {}", t("settings.auto_profile")),
         Some(size) => tf(
             "settings.profile_size",
@@ -248,8 +252,10 @@ pub fn profile_text(profile: Profile) -> String {
 }
 
 #[component]
-fn OptionsGroup(settings: BuildSettings, returned: Returned) -> impl IntoView {
+fn OptionsGroup(shown: Shown, settings: BuildSettings, returned: Returned) -> impl IntoView {
     let chosen = returned.value("profile", settings.profile.as_str());
+    let holds = shown.system.with_untracked(|system| system.as_ref().is_none_or(|s| s.limits_hold));
+    let unlimited = (!holds).then(|| t("settings.profile_no_limits"));
     let no_cache = !returned.value("no_cache", if settings.no_cache { "true" } else { "" }).is_empty();
     view! {
         <section class="row-group" aria-labelledby="settings-options">
@@ -264,13 +270,13 @@ fn OptionsGroup(settings: BuildSettings, returned: Returned) -> impl IntoView {
                             .map(|profile| {
                                 view! {
                                     <option value=profile.as_str() selected=chosen == profile.as_str()>
-                                        {profile_text(profile)}
+                                        {profile_text(shown, profile)}
                                     </option>
                                 }
                             })
                             .collect_view()}
                     </select>
-                    <p class="hint" id="profile-hint">{t("settings.profile_hint")}</p>
+                    <p class="hint" id="profile-hint">{t("settings.profile_hint")} {unlimited}</p>
                 </div>
                 <Switch name="no_cache" label=t("settings.no_cache") hint=t("settings.no_cache_hint") checked=no_cache/>
                 {(settings.version == 0).then(|| notice("neutral", "info", t("settings.first_build")))}

@@ -37,16 +37,20 @@ pub fn Frame() -> impl IntoView {
     let who = Resource::from(loaded(Page::Waits, || (), |()| who_am_i()));
     let behind = dialog_open();
     let path = use_location().pathname;
-    let at_services = move || path.with(|path| path.starts_with("/services")).then_some("page");
+    let at = move |part: &'static str| move || path.with(|path| path.starts_with(part)).then_some("page");
     view! {
         <Title formatter=|title: String| if title.is_empty() { "KIOPS".to_owned() } else { format!("{title} · KIOPS") }/>
         <a class="skip" href="#main" inert=move || behind.get()>{t("frame.skip")}</a>
         <div class="frame">
             <nav class="side" aria-label=t("frame.navigation") inert=move || behind.get()>
                 <p class="brand"><span class="mark" aria-hidden="true"></span>"KIOPS"</p>
-                <a class="side-link" href="/services" aria-current=at_services>
+                <a class="side-link" href="/services" aria-current=at("/services")>
                     {icon("services")}
                     {t("nav.services")}
+                </a>
+                <a class="side-link" href="/settings/check" rel="external" aria-current=at("/settings")>
+                    {icon("settings")}
+                    {t("nav.settings")}
                 </a>
             </nav>
             <header class="top" inert=move || behind.get()>
@@ -125,7 +129,6 @@ fn Account(name: String) -> impl IntoView {
                         })
                         .collect_view()}
                 </fieldset>
-                <a class="menu-item" href="/settings/check" rel="external">{icon("check")} {t("nav.check")}</a>
                 <PostForm post=post>
                     <button class="menu-item" type="submit">{icon("out")} {t("frame.sign_out")}</button>
                 </PostForm>

@@ -1,79 +1,8 @@
 //! A service's build settings and their validation.
 
+use super::Profile;
 use crate::error::{Problem, Result};
 use serde::{Deserialize, Serialize};
-
-/// The size of a build. The amounts behind the names are an administrator's table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    #[default]
-    Auto,
-    Small,
-    Medium,
-    Large,
-    ExtraLarge,
-    #[serde(rename = "2x-large")]
-    TwoXLarge,
-    #[serde(rename = "4x-large")]
-    FourXLarge,
-}
-
-impl Profile {
-    /// In the order people choose from.
-    pub const ALL: [Self; 7] =
-        [Self::Auto, Self::Small, Self::Medium, Self::Large, Self::ExtraLarge, Self::TwoXLarge, Self::FourXLarge];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Small => "small",
-            Self::Medium => "medium",
-            Self::Large => "large",
-            Self::ExtraLarge => "extra-large",
-            Self::TwoXLarge => "2x-large",
-            Self::FourXLarge => "4x-large",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.as_str() == text)
-    }
-
-    /// The next size; none after the last one, nor of `auto`, which is no size.
-    pub fn larger(self) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| self != Self::Auto && *p > self)
-    }
-
-    /// CPU limit in millicores and memory in bytes, as the table comes; `auto` has none of its own.
-    pub fn default_size(self) -> Option<ProfileSize> {
-        let size = |cpu_millicores, gib| Some(ProfileSize::of(cpu_millicores, gib));
-        match self {
-            Self::Auto => None,
-            Self::Small => size(1_000, 2),
-            Self::Medium => Some(ProfileSize::MEDIUM),
-            Self::Large => size(4_000, 8),
-            Self::ExtraLarge => size(8_000, 16),
-            Self::TwoXLarge => size(16_000, 32),
-            Self::FourXLarge => size(32_000, 64),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProfileSize {
-    pub cpu_millicores: u32,
-    pub memory_bytes: u64,
-}
-
-impl ProfileSize {
-    /// What a build gets of which nothing is known.
-    pub const MEDIUM: Self = Self::of(2_000, 4);
-
-    const fn of(cpu_millicores: u32, gib: u64) -> Self {
-        Self { cpu_millicores, memory_bytes: gib << 30 }
-    }
-}
 
 /// How a build finds its Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,23 +145,6 @@ pub fn dockerfile_path(path: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn profiles_have_one_spelling_and_grow() {
-        let spelled: Vec<_> = Profile::ALL.iter().map(|p| serde_json::to_value(p).unwrap()).collect();
-        assert_eq!(spelled, ["auto", "small", "medium", "large", "extra-large", "2x-large", "4x-large"]);
-        for p in Profile::ALL {
-            assert_eq!(Profile::parse(p.as_str()), Some(p));
-        }
-        let sizes: Vec<_> = Profile::ALL.iter().filter_map(|p| p.default_size()).collect();
-        assert!(
-            sizes
-                .windows(2)
-                .all(|w| w[0].cpu_millicores < w[1].cpu_millicores && w[0].memory_bytes < w[1].memory_bytes)
-        );
-        let grown: Vec<_> = std::iter::successors(Some(Profile::Small), |p| p.larger()).collect();
-        assert_eq!((&grown[..], Profile::Auto.larger()), (&Profile::ALL[1..], None));
-    }
 
     #[test]
     fn settings_that_were_read_can_be_sent_in() {

@@ -1,5 +1,6 @@
 //! The state of the whole installation, as pages show it.
 
+use super::Profiles;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,11 @@ pub struct SystemStatus {
     pub free_bytes: u64,
     pub needed_bytes: u64,
     pub version: String,
+    pub profiles: Profiles,
+    /// Whether a build's size is enforced: not for an ordinary user's builds on one machine.
+    pub limits_hold: bool,
+    /// Whether cache mounts are there again in a service's next build.
+    pub keeps_cache_mounts: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,7 +46,10 @@ impl Demo {
         let (kept, registry, git) = servers(&folder, first_port).await?;
         let hello_url = fill(&git).await?;
         let cluster = match agent {
-            Some(agent) => Some(Furnished::start(agent, &[kept.registry_port, kept.git_port]).await?),
+            Some(agent) => {
+                let furnished = Furnished::start(agent, &[kept.registry_port, kept.git_port]).await?;
+                Some(furnished.with_storage().await?)
+            }
             None => None,
         };
         // Where Pods find what is on this machine.
@@ -156,7 +159,7 @@ async fn kept(file: &Path, first_port: u16) -> Result<Kept> {
 async fn becomes_free(port: u16) -> bool {
     let since = Instant::now();
     while !is_free(port) {
-        if since.elapsed() > Duration::from_secs(1) {
+        if since.elapsed() > Duration::from_secs(5) {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

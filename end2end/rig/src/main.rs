@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     let mut input = Input::open()?;
     match Arguments::parse().command {
         Rooms::Cluster { agent } => {
-            let furnished = Furnished::start(&agent, &[]).await?;
+            let furnished = Furnished::start(&agent, &[]).await?.with_storage().await?;
             print(&furnished.addresses())?;
             while input.next().await.is_some() {}
         }

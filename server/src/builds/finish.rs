@@ -3,7 +3,7 @@
 //! so that doing it twice, or being killed in the middle, ends the same.
 
 use super::follow::{Driver, Ending, Leave};
-use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, LARGER, PUSH_BEGAN, RETRIED};
+use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, LARGER, LARGER_DISK, PUSH_BEGAN, RETRIED, WITHOUT_VOLUME};
 use super::{Inner, evidence, profile};
 use crate::clock::now_ms;
 use crate::diagnosis::{self, End};
@@ -78,8 +78,8 @@ fn decide(facts: &Facts<'_>) -> Verdict {
         // The author's, the settings' or a person's business: another attempt would end the same.
         Ending::Refused { .. } => return Verdict::Failure,
         Ending::Overdue => Verdict::Failure,
-        // More memory may help, but not an image that is there already.
-        Ending::Befell { situation, .. } if situation.code == profile::OUT_OF_MEMORY => Verdict::Failure,
+        // A larger size may help, but not an image that is there already.
+        Ending::Befell { situation, .. } if profile::short_of(situation.code).is_some() => Verdict::Failure,
         Ending::Befell { situation, .. } if !passes(situation.code) => return Verdict::Failure,
         Ending::Result(AgentResult { end: AgentEnd::Failure | AgentEnd::TimeLimit, .. }) => return Verdict::Failure,
         // Something around the build failed: the machine went down, the daemon died, the spool is gone.
@@ -92,16 +92,7 @@ fn decide(facts: &Facts<'_>) -> Verdict {
 /// Whether what befell an attempt may spare the next one. What the build itself caused, and what a person must change,
 /// does not.
 fn passes(code: &str) -> bool {
-    !matches!(
-        code,
-        "pod_deadline"
-            | "pod_disk"
-            | "image_pull"
-            | "container_config"
-            | "waiting_for_capacity"
-            | "waiting_for_volume"
-            | "cluster_quota"
-    )
+    !matches!(code, "pod_deadline" | "image_pull" | "container_config" | "waiting_for_capacity" | "cluster_quota")
 }
 
 /// Without the agent's word on it, a push may have begun as soon as BuildKit had begun: what came after the last stored
@@ -161,6 +152,9 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
     }
     match verdict {
         Verdict::Retry => {
+            if waits_for_volume(&ending) {
+                notes.push((WITHOUT_VOLUME, attempt_argument(attempt + 1)));
+            }
             notes.push((RETRIED, next_arguments(attempt, &facts)));
             again(driver, notes, None).await
         }
@@ -189,30 +183,35 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
         // Asked above, and what was asked is never asked again.
         Verdict::Failure | Verdict::Ask => {
             let mut diagnosis = diagnose(driver, &ending).await?;
-            let out_of_memory = diagnosis.code == profile::OUT_OF_MEMORY;
-            let snapshot = &driver.row.snapshot;
-            let memory_bytes = profile::size(snapshot).memory_bytes;
-            if out_of_memory {
+            let too_small = profile::short_of(&diagnosis.code).is_some();
+            let (profiles, snapshot) = (&driver.inner.config.profiles, &driver.row.snapshot);
+            let memory_bytes = profile::size(profiles, snapshot).memory_bytes;
+            if too_small {
                 if !facts.may_have_pushed()
-                    && let Some(larger) = profile::step_up(snapshot)
+                    && let Some(larger) = profile::step_up(profiles, snapshot, &diagnosis.code)
                 {
                     let mut args = next_arguments(attempt, &facts);
                     args.extend(larger.reason.arguments.clone());
-                    notes.push((LARGER, args));
+                    notes.push((if diagnosis.code == "oom" { LARGER } else { LARGER_DISK }, args));
                     let larger = Larger { snapshot: larger.within(snapshot), outgrown_bytes: memory_bytes };
                     return again(driver, notes, Some(larger)).await;
                 }
-                diagnosis.arguments.extend([profile::advice(snapshot)]);
+                diagnosis.arguments.extend([profile::advice(profiles, snapshot)]);
             }
             let finish = FinishBuild {
                 failure_code: Some(diagnosis.code.clone()),
                 diagnosis: Some(diagnosis),
-                outgrown_bytes: out_of_memory.then_some(memory_bytes),
+                outgrown_bytes: too_small.then_some(memory_bytes),
                 ..plain(BuildStatus::Failure, log_verified)
             };
             end(driver, notes, finish).await
         }
     }
+}
+
+/// Whether the next attempt is better off without the service's volume.
+fn waits_for_volume(ending: &Ending) -> bool {
+    matches!(ending, Ending::Befell { situation, .. } if situation.code == "waiting_for_volume")
 }
 
 /// What the note says that an attempt after this one begins with.

@@ -2,6 +2,8 @@
 //! batch is one transaction with the new place in the spool; then it is published; then it is acknowledged. A task that
 //! dies, or whose server dies, goes on from what is stored.
 
+mod place;
+
 use super::live::Channel;
 use super::profile;
 use super::redact::Redactor;
@@ -16,7 +18,6 @@ use kiops_app::model::BuildStatus;
 use kiops_events::chain::Chain;
 use kiops_events::event::{AgentEnd, AgentResult};
 use kiops_events::rows::row_count;
-use kiops_events::view::NoteView;
 use kiops_events::{EventKind, Phase};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -39,8 +40,6 @@ const STOP_UNREACHABLE: Duration = Duration::from_secs(3);
 const STOP_SILENCE: Duration = Duration::from_millis(1500);
 /// How often an attempt's place is asked what keeps the relay away.
 const ASK_PLACE_EVERY: Duration = Duration::from_secs(1);
-/// A place that cannot be asked for so long is worth a word.
-const PLACE_AWAY: Duration = Duration::from_secs(10);
 /// What could not be told to stop is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// A relay that serves what a dead agent left sends it at once. When nothing comes any more, nothing will.
@@ -48,8 +47,6 @@ const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 /// A relay that answers and makes no sense is asked this often.
 const NONSENSE_LIMIT: u32 = 10;
 const START_TRIES: u32 = 4;
-/// A place that does not answer is waited for so long before nothing is started there.
-const START_PATIENCE: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const STORE_WAIT: Duration = Duration::from_secs(1);
@@ -274,15 +271,19 @@ impl Driver {
             match problem {
                 RunnerError::Refused { code, detail } => return Ok(Ending::Refused { code: code.to_owned(), detail }),
                 RunnerError::Waits(_) if self.control.borrow().cancel => return Ok(Ending::NeverStarted),
-                RunnerError::Waits(situation) => {
+                RunnerError::Waits(mut situation) => {
+                    // Where nothing in its place says since when.
+                    if since.elapsed() > self.inner.runner.patience() {
+                        situation.grade = Grade::TooLong;
+                    }
                     if let Some(ending) = self.waits(situation).await? {
                         return Ok(ending);
                     }
                     self.pause(ASK_PLACE_EVERY).await?;
                 }
-                RunnerError::Unreachable(reason) if since.elapsed() < START_PATIENCE => {
-                    if since.elapsed() >= PLACE_AWAY {
-                        self.waits(place_away(reason)).await?;
+                RunnerError::Unreachable(reason) => {
+                    if let Some(ending) = self.does_not_answer(reason, since).await? {
+                        return Ok(ending);
                     }
                     // It may have been started before: whoever cancels is answered, and it ends when it is released.
                     if self.control.borrow().cancel && since.elapsed() >= STOP_UNREACHABLE {
@@ -323,7 +324,8 @@ impl Driver {
         if !profile::is_open(&self.row.snapshot) {
             return Ok(());
         }
-        let resolved = profile::resolve(&self.inner.store.appetite(&self.row.service_id).await?);
+        let resolved =
+            profile::resolve(&self.inner.config.profiles, &self.inner.store.appetite(&self.row.service_id).await?);
         let snapshot = resolved.within(&self.row.snapshot);
         self.note_with(vec![(&resolved.note(), resolved.reason.arguments)], Some(snapshot)).await?;
         self.channel.touch();
@@ -332,7 +334,7 @@ impl Driver {
 
     async fn start(&self) -> Result<(), RunnerError> {
         let (config, view) = (&self.inner.config, &self.progress.view);
-        let spec = spec::start_spec(&self.row, view, &self.secrets, config.log_cap_bytes, config.hold);
+        let spec = spec::start_spec(&self.row, view, &self.secrets, config);
         self.inner.runner.start(spec).await
     }
 
@@ -442,42 +444,6 @@ impl Driver {
     fn stops_in_vain(&self, unreachable_since: Option<Instant>) -> bool {
         let (Some(told), Some(since)) = (self.told_to_stop, unreachable_since) else { return false };
         told.max(since).elapsed() >= STOP_UNREACHABLE
-    }
-
-    /// Writes down what keeps the relay away, which nobody has heard `since` then; the attempt's end, when that has lasted
-    /// too long.
-    async fn ask_place(&mut self, since: Instant) -> Result<Option<Ending>, Leave> {
-        let situation = match self.inner.runner.situation(&self.row.id, self.row.attempt).await {
-            Ok(Some(situation)) => situation,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                tracing::debug!(build = %self.row.id, %error, "an attempt's place does not answer");
-                if since.elapsed() < PLACE_AWAY {
-                    return Ok(None);
-                }
-                place_away(error.to_string())
-            }
-        };
-        self.waits(situation).await
-    }
-
-    /// Says what the attempt waits for, once; its end, when that has lasted too long.
-    async fn waits(&mut self, situation: Situation) -> Result<Option<Ending>, Leave> {
-        match situation.grade {
-            Grade::Passing => {
-                // Once: what it says in detail changes from moment to moment.
-                let (code, attempt) = (situation.code, self.row.attempt.to_string());
-                let said = |n: &NoteView| n.code == code && n.args.get("attempt") == Some(&attempt);
-                if !self.progress.view.notes.iter().any(said) {
-                    let args = situation.args.into_iter().chain([("attempt".to_owned(), attempt)]).collect();
-                    self.note(vec![(code, args)]).await?;
-                }
-                Ok(None)
-            }
-            Grade::TooLong => Ok(Some(Ending::Befell { situation, result: None })),
-            // Its relay may still have something to say; when it has not, the connection will say so.
-            Grade::Ended => Ok(None),
-        }
     }
 
     /// Stores what comes until the conversation ends. With `ended` the agent is no more and only its spool speaks.
@@ -698,7 +664,7 @@ impl Driver {
         let usual_ms = self.inner.store.expected_duration_ms(&self.row.service_id).await?;
         let Some(usual_ms) = usual_ms.filter(|usual| profile::much_slower(took_ms, *usual)) else { return Ok(()) };
         self.said_slow = true;
-        self.note(vec![profile::slow_note(&self.row.snapshot, took_ms, usual_ms)]).await
+        self.note(vec![profile::slow_note(&self.inner.config.profiles, &self.row.snapshot, took_ms, usual_ms)]).await
     }
 
     /// When waiting for the agent's last word ends.
@@ -771,11 +737,6 @@ fn status_of(kind: &EventKind) -> Option<BuildStatus> {
         EventKind::PhaseEntered { phase: Phase::Push } => Some(BuildStatus::Pushing),
         _ => None,
     }
-}
-
-/// Its place cannot be asked. What is built there goes on meanwhile.
-fn place_away(reason: String) -> Situation {
-    Situation { code: "cluster_away", args: BTreeMap::from([("message".to_owned(), reason)]), grade: Grade::Passing }
 }
 
 /// Lost connections come and go; these come again.

@@ -58,6 +58,7 @@ pub struct BuildsConfig {
     pub log_cap_bytes: u64,
     /// How long a finished agent waits for the server.
     pub hold: Duration,
+    pub profiles: Profiles,
 }
 
 impl BuildsConfig {
@@ -68,6 +69,7 @@ impl BuildsConfig {
             lease: Duration::from_secs(30),
             log_cap_bytes: 256 * 1024 * 1024,
             hold: Duration::from_secs(600),
+            profiles: Profiles::default(),
         }
     }
 }

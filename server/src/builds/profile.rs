@@ -1,7 +1,7 @@
 //! Which size a build gets, and what is said when it was too small. Pure: what was measured comes from the store.
 
 use crate::store::{Appetite, BuildSnapshot};
-use kiops_app::model::{Profile, ProfileReason, ProfileSize};
+use kiops_app::model::{Profile, ProfileReason, ProfileSize, Profiles};
 use std::collections::BTreeMap;
 
 /// A named size.
@@ -12,8 +12,9 @@ const NO_HISTORY: &str = "no_history";
 const MEASURED: &str = "measured";
 /// As by the peaks, but that a smaller one ran out of memory not long ago.
 const AFTER_OOM: &str = "after_oom";
-/// One up, because the attempt before ran out of memory.
+/// One up, because the attempt before ran out of memory, or of disk.
 const LARGER: &str = "larger";
+const LARGER_DISK: &str = "larger_disk";
 
 /// A build may take more than its forerunners did.
 const MARGIN_PERCENT: u64 = 130;
@@ -28,8 +29,14 @@ const SLOWER_TIMES: i64 = 2;
 /// What is said of it: where there is a larger size, and where there is none.
 pub const SLOW_NOTES: [&str; 2] = ["much_slower", "much_slower_largest"];
 
-/// The class of a failure for want of memory.
-pub const OUT_OF_MEMORY: &str = "oom";
+/// Why a build failed that a larger size may help; the code of its log's note when it gets one.
+pub fn short_of(failure_code: &str) -> Option<&'static str> {
+    match failure_code {
+        "oom" => Some(LARGER),
+        "pod_disk" => Some(LARGER_DISK),
+        _ => None,
+    }
+}
 
 /// A size, and why it is that.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,9 +74,10 @@ pub fn is_open(snapshot: &BuildSnapshot) -> bool {
 }
 
 /// What `auto` means for a service's next build.
-pub fn resolve(appetite: &Appetite) -> Resolved {
-    let measured = by_peaks(appetite).unwrap_or_else(|| Resolved::new(Profile::Medium, NO_HISTORY, []));
-    match appetite.outgrown_bytes.map(|bytes| (bytes, smallest_with(bytes + 1))) {
+pub fn resolve(profiles: &Profiles, appetite: &Appetite) -> Resolved {
+    let measured = by_peaks(profiles, appetite)
+        .unwrap_or_else(|| Resolved::new(Profile::Medium.min(profiles.largest()), NO_HISTORY, []));
+    match appetite.outgrown_bytes.map(|bytes| (bytes, smallest_with(profiles, bytes + 1))) {
         Some((bytes, floor)) if floor > measured.profile => {
             Resolved::new(floor, AFTER_OOM, [("memory_bytes", bytes.to_string())])
         }
@@ -77,21 +85,22 @@ pub fn resolve(appetite: &Appetite) -> Resolved {
     }
 }
 
-fn by_peaks(appetite: &Appetite) -> Option<Resolved> {
+fn by_peaks(profiles: &Profiles, appetite: &Appetite) -> Option<Resolved> {
     let mut peaks: Vec<u64> = appetite.successes.iter().filter_map(|build| build.peak_anon_bytes).collect();
     peaks.sort_unstable();
     let peak = *peaks.get((peaks.len() * PERCENTILE).div_ceil(100).checked_sub(1)?)?;
-    let fits = smallest_with((peak / 100 * MARGIN_PERCENT).max(LEAST_NEED_BYTES));
+    let fits = smallest_with(profiles, (peak / 100 * MARGIN_PERCENT).max(LEAST_NEED_BYTES));
     // One step at a time: a few builds that took little do not take everything from the next one.
-    let profile = appetite.successes.first().map_or(fits, |last| fits.max(smaller(last.profile)));
+    let profile =
+        appetite.successes.first().map_or(fits, |last| fits.max(smaller(last.profile))).min(profiles.largest());
     let arguments = [("peak_bytes", peak.to_string()), ("builds", peaks.len().to_string())];
     Some(Resolved::new(profile, MEASURED, arguments))
 }
 
-/// The smallest size with so much memory, else the largest one.
-fn smallest_with(bytes: u64) -> Profile {
-    let fits = |p: &Profile| p.default_size().is_some_and(|size| size.memory_bytes >= bytes);
-    Profile::ALL.into_iter().find(fits).unwrap_or(Profile::FourXLarge)
+/// The smallest size with so much memory, else the largest one to grow into.
+fn smallest_with(profiles: &Profiles, bytes: u64) -> Profile {
+    let fits = |p: &Profile| profiles.size(*p).is_some_and(|size| size.memory_bytes >= bytes);
+    Profile::ALL.into_iter().find(fits).unwrap_or(Profile::FourXLarge).min(profiles.largest())
 }
 
 /// The size before this one; the smallest is its own.
@@ -100,28 +109,29 @@ fn smaller(profile: Profile) -> Profile {
 }
 
 /// What the build's steps may use.
-pub fn size(snapshot: &BuildSnapshot) -> ProfileSize {
-    snapshot.resolved_profile.default_size().unwrap_or(ProfileSize::MEDIUM)
+pub fn size(profiles: &Profiles, snapshot: &BuildSnapshot) -> ProfileSize {
+    profiles.size(snapshot.resolved_profile).unwrap_or(ProfileSize::MEDIUM)
 }
 
-/// The size of one more attempt after one that ran out of memory: once, and only where nobody chose the size.
-pub fn step_up(snapshot: &BuildSnapshot) -> Option<Resolved> {
+/// The size of one more attempt after one that was short of something: once, and only where nobody chose the size.
+pub fn step_up(profiles: &Profiles, snapshot: &BuildSnapshot, failure_code: &str) -> Option<Resolved> {
+    let reason = short_of(failure_code)?;
     if snapshot.settings.profile != Profile::Auto || stepped_up(snapshot) {
         return None;
     }
     let from = snapshot.resolved_profile;
-    Some(Resolved::new(from.larger()?, LARGER, [("from", from.as_str().to_owned())]))
+    Some(Resolved::new(profiles.larger(from)?, reason, [("from", from.as_str().to_owned())]))
 }
 
 /// Whether one of the build's attempts was [`step_up`]'s.
 pub fn stepped_up(snapshot: &BuildSnapshot) -> bool {
-    snapshot.profile_reason.as_ref().is_some_and(|reason| reason.code == LARGER)
+    snapshot.profile_reason.as_ref().is_some_and(|reason| [LARGER, LARGER_DISK].contains(&reason.code.as_str()))
 }
 
 /// What may help a build that was short of something: the next size, or the word that there is none.
-pub fn advice(snapshot: &BuildSnapshot) -> (String, String) {
+pub fn advice(profiles: &Profiles, snapshot: &BuildSnapshot) -> (String, String) {
     let profile = snapshot.resolved_profile;
-    let (name, named) = match profile.larger() {
+    let (name, named) = match profiles.larger(profile) {
         Some(larger) => ("larger", larger),
         None => ("largest", profile),
     };
@@ -129,8 +139,13 @@ pub fn advice(snapshot: &BuildSnapshot) -> (String, String) {
 }
 
 /// The note on a build that is much slower than usual, with the same advice.
-pub fn slow_note(snapshot: &BuildSnapshot, took_ms: i64, usual_ms: i64) -> (&'static str, BTreeMap<String, String>) {
-    let (name, profile) = advice(snapshot);
+pub fn slow_note(
+    profiles: &Profiles,
+    snapshot: &BuildSnapshot,
+    took_ms: i64,
+    usual_ms: i64,
+) -> (&'static str, BTreeMap<String, String>) {
+    let (name, profile) = advice(profiles, snapshot);
     let code = if name == "larger" { SLOW_NOTES[0] } else { SLOW_NOTES[1] };
     let times = [("took_ms", took_ms), ("usual_ms", usual_ms)];
     let times = times.map(|(name, ms)| (name.to_owned(), ms.to_string()));
@@ -149,6 +164,7 @@ mod tests {
     use Profile::*;
     use kiops_app::locales::{Lang, message};
 
+    const OOM: &str = "oom";
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
@@ -209,11 +225,11 @@ mod tests {
             ),
         ];
         for (builds, profile, code) in cases {
-            let resolved = resolve(&past(builds));
+            let resolved = resolve(&Profiles::DEFAULT, &past(builds));
             assert_eq!((resolved.profile, resolved.reason.code.as_str()), (*profile, *code), "{builds:?}");
             assert_eq!(resolved.reason.arguments["profile"], profile.as_str());
         }
-        let arguments = resolve(&past(&[(Small, 100), (Small, 0), (Small, 300)])).reason.arguments;
+        let arguments = resolve(&Profiles::DEFAULT, &past(&[(Small, 100), (Small, 0), (Small, 300)])).reason.arguments;
         assert_eq!((arguments["peak_bytes"].as_str(), arguments["builds"].as_str()), ("314572800", "2"));
     }
 
@@ -227,38 +243,82 @@ mod tests {
             // Nothing is larger.
             (past(&[(Small, 100)]), 64 * GIB, FourXLarge, AFTER_OOM),
         ] {
-            let resolved = resolve(&Appetite { outgrown_bytes: Some(outgrown), ..builds });
+            let resolved = resolve(&Profiles::DEFAULT, &Appetite { outgrown_bytes: Some(outgrown), ..builds });
             assert_eq!((resolved.profile, resolved.reason.code.as_str()), (profile, code), "{outgrown}");
         }
     }
 
     #[test]
     fn a_build_steps_up_once_and_only_where_nobody_chose() {
-        let auto = snapshot(Auto, &resolve(&past(&[])));
-        let larger = step_up(&auto).unwrap();
+        let auto = snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[])));
+        let larger = step_up(&Profiles::DEFAULT, &auto, OOM).unwrap();
         assert_eq!((larger.profile, larger.reason.arguments["from"].as_str()), (Large, "medium"));
         assert_eq!(larger.note(), crate::builds::spec::LARGER);
         assert!(!stepped_up(&auto));
         let after = larger.within(&auto);
-        assert!(stepped_up(&after) && size(&after) == Large.default_size().unwrap());
-        assert_eq!(step_up(&after), None, "once");
-        assert_eq!(step_up(&snapshot(Auto, &resolve(&past(&[(FourXLarge, 60_000)])))), None, "nothing is larger");
-        assert_eq!(step_up(&snapshot(Small, &Resolved::new(Small, CHOSEN, []))), None, "somebody chose it");
+        assert!(stepped_up(&after) && size(&Profiles::DEFAULT, &after) == Large.default_size().unwrap());
+        let disk = step_up(&Profiles::DEFAULT, &auto, "pod_disk").unwrap();
+        assert_eq!((disk.profile, disk.note().as_str()), (Large, crate::builds::spec::LARGER_DISK));
+        assert!(stepped_up(&disk.within(&auto)));
+        assert_eq!(step_up(&Profiles::DEFAULT, &auto, "timeout"), None, "more would not help");
+        assert_eq!(step_up(&Profiles::DEFAULT, &after, OOM), None, "once");
+        assert_eq!(
+            step_up(
+                &Profiles::DEFAULT,
+                &snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[(FourXLarge, 60_000)]))),
+                OOM
+            ),
+            None,
+            "nothing is larger"
+        );
+        assert_eq!(
+            step_up(&Profiles::DEFAULT, &snapshot(Small, &Resolved::new(Small, CHOSEN, [])), OOM),
+            None,
+            "somebody chose it"
+        );
         let pair = |name: &str, profile: &str| (name.to_owned(), profile.to_owned());
-        assert_eq!(advice(&after), pair("larger", "extra-large"));
+        assert_eq!(advice(&Profiles::DEFAULT, &after), pair("larger", "extra-large"));
         let most = snapshot(FourXLarge, &Resolved::new(FourXLarge, CHOSEN, []));
-        assert_eq!(advice(&most), pair("largest", "4x-large"));
+        assert_eq!(advice(&Profiles::DEFAULT, &most), pair("largest", "4x-large"));
+    }
+
+    #[test]
+    fn nothing_grows_beyond_the_largest_size_by_itself() {
+        let mut profiles = Profiles::default();
+        profiles.set_largest(Large);
+        let auto = |appetite: &Appetite| resolve(&profiles, appetite).profile;
+        assert_eq!(auto(&past(&[(Small, 30_000)])), Large);
+        assert_eq!(auto(&Appetite { outgrown_bytes: Some(8 * GIB), ..past(&[(Small, 100)]) }), Large);
+        // Somebody chose it once.
+        assert_eq!(auto(&past(&[(FourXLarge, 100)])), Large);
+        let at_the_top = snapshot(Auto, &resolve(&profiles, &past(&[(Small, 30_000)])));
+        assert_eq!(step_up(&profiles, &at_the_top, OOM), None);
+        assert_eq!(advice(&profiles, &at_the_top).0, "largest");
+        profiles.set_largest(Small);
+        assert_eq!(resolve(&profiles, &past(&[])).profile, Small);
+    }
+
+    /// The amounts may be others.
+    #[test]
+    fn sizes_are_found_by_what_they_have() {
+        let mut profiles = Profiles::default();
+        profiles.set(Small, ProfileSize::of(1_000, 3 * GIB));
+        assert_eq!(resolve(&profiles, &past(&[(Small, 2_000)])).profile, Small);
+        assert_eq!(resolve(&Profiles::DEFAULT, &past(&[(Small, 2_000)])).profile, Medium);
     }
 
     #[test]
     fn auto_is_open_until_its_turn() {
-        let open = BuildSnapshot { profile_reason: None, ..snapshot(Auto, &resolve(&past(&[]))) };
-        assert!(is_open(&open) && !is_open(&resolve(&past(&[])).within(&open)));
+        let open = BuildSnapshot { profile_reason: None, ..snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[]))) };
+        assert!(is_open(&open) && !is_open(&resolve(&Profiles::DEFAULT, &past(&[])).within(&open)));
         assert_eq!(reason_at_start(Auto), None);
         let chosen = reason_at_start(Large).unwrap();
         assert_eq!((chosen.code.as_str(), chosen.arguments["profile"].as_str()), (CHOSEN, "large"));
         // One that was queued by an earlier version has no reason and needs none.
-        assert!(!is_open(&BuildSnapshot { profile_reason: None, ..snapshot(Small, &resolve(&past(&[]))) }));
+        assert!(!is_open(&BuildSnapshot {
+            profile_reason: None,
+            ..snapshot(Small, &resolve(&Profiles::DEFAULT, &past(&[])))
+        }));
     }
 
     #[test]
@@ -282,9 +342,22 @@ mod tests {
     #[test]
     fn every_reason_but_a_persons_choice_has_its_sentence_with_all_that_is_known() {
         let floor = Appetite { outgrown_bytes: Some(4 * GIB), ..past(&[]) };
-        let auto = snapshot(Auto, &resolve(&past(&[])));
-        let reasons = [resolve(&past(&[])), resolve(&past(&[(Small, 300)])), resolve(&floor), step_up(&auto).unwrap()];
-        let said = [&["medium"][..], &["small", "300 MiB", "1"], &["large", "4 GiB"], &["large", "medium"]];
+        let auto = snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[])));
+        let disk = step_up(&Profiles::DEFAULT, &auto, "pod_disk").unwrap();
+        let reasons = [
+            resolve(&Profiles::DEFAULT, &past(&[])),
+            resolve(&Profiles::DEFAULT, &past(&[(Small, 300)])),
+            resolve(&Profiles::DEFAULT, &floor),
+            step_up(&Profiles::DEFAULT, &auto, OOM).unwrap(),
+            disk,
+        ];
+        let said = [
+            &["medium"][..],
+            &["small", "300 MiB", "1"],
+            &["large", "4 GiB"],
+            &["large", "medium"],
+            &["large", "medium"],
+        ];
         for (resolved, wanted) in reasons.iter().zip(said) {
             for lang in Lang::ALL {
                 let text = message(lang, &format!("note.{}", resolved.note()), &resolved.reason.arguments);
@@ -299,7 +372,7 @@ mod tests {
             [(Large, "much_slower", "extra-large"), (FourXLarge, "much_slower_largest", "4x-large")]
         {
             let snapshot = snapshot(profile, &Resolved::new(profile, CHOSEN, []));
-            let (said, args) = slow_note(&snapshot, 725_000, 61_000);
+            let (said, args) = slow_note(&Profiles::DEFAULT, &snapshot, 725_000, 61_000);
             assert_eq!(said, code);
             for lang in Lang::ALL {
                 let text = message(lang, &format!("note.{said}"), &args);

@@ -1,6 +1,6 @@
 //! From a build's row to what its agent is given. Pure, but for the secrets, which are handed in.
 
-use super::profile;
+use super::{BuildsConfig, profile};
 use crate::registry::docker_config;
 use crate::runner::StartSpec;
 use crate::store::BuildRow;
@@ -10,7 +10,6 @@ use kiops_events::spec::*;
 use kiops_events::view::NoteView;
 use kiops_events::wire::VERSION;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Whose image it is, in the image's own config.
 pub const LABEL_BUILD: &str = "io.kiops.build";
@@ -23,6 +22,10 @@ const CACHE_NAME: &str = "buildcache";
 /// the attempt before may have pushed.
 pub const RETRIED: &str = "retried";
 pub const LARGER: &str = "profile_larger";
+/// … because the disk was too small.
+pub const LARGER_DISK: &str = "profile_larger_disk";
+/// … without the volume that did not come.
+pub const WITHOUT_VOLUME: &str = "without_volume";
 pub const PUSH_BEGAN: &str = "push_began";
 
 /// The values that a build is started with and that stand in no row.
@@ -54,7 +57,7 @@ pub fn tag(row: &BuildRow, view: &BuildView) -> String {
     let has_begun =
         |n: &NoteView| n.args.get("attempt").and_then(|a| a.parse().ok()).is_some_and(|a: u32| a <= row.attempt);
     let pushed_before = view.notes.iter().any(|n| {
-        [RETRIED, LARGER].contains(&n.code.as_str())
+        [RETRIED, LARGER, LARGER_DISK].contains(&n.code.as_str())
             && has_begun(n)
             && n.args.get(PUSH_BEGAN).is_some_and(|began| began == "true")
     });
@@ -65,15 +68,9 @@ pub fn reference(row: &BuildRow, view: &BuildView) -> String {
     row.snapshot.registry.reference(&tag(row, view))
 }
 
-pub fn start_spec(
-    row: &BuildRow,
-    view: &BuildView,
-    secrets: &Secrets,
-    log_cap_bytes: u64,
-    hold: Duration,
-) -> StartSpec {
+pub fn start_spec(row: &BuildRow, view: &BuildView, secrets: &Secrets, config: &BuildsConfig) -> StartSpec {
     let snapshot = &row.snapshot;
-    let size = profile::size(snapshot);
+    let size = profile::size(&config.profiles, snapshot);
     let cgroup = CgroupSpec {
         parent: format!("kiops/{}", row.service_id),
         cpu_millicores: size.cpu_millicores,
@@ -114,8 +111,8 @@ pub fn start_spec(
         buildkit: Default::default(),
         limits: LimitsSpec {
             time_limit_s: snapshot.settings.time_limit_s,
-            log_cap_bytes,
-            hold_s: u32::try_from(hold.as_secs()).unwrap_or(u32::MAX),
+            log_cap_bytes: config.log_cap_bytes,
+            hold_s: u32::try_from(config.hold.as_secs()).unwrap_or(u32::MAX),
             cgroup: Some(cgroup),
         },
         files: Default::default(),
@@ -125,6 +122,7 @@ pub fn start_spec(
         spec,
         service: row.service_id.clone(),
         size,
+        keeps_state: !view.notes.iter().any(|note| note.code == WITHOUT_VOLUME),
         relay_key: secrets.relay_key.clone(),
         git_credential: secrets.git_token.clone().map(|token| (TOKEN_USER.to_owned(), token)),
         docker_config: docker_config(&snapshot.registry, secrets.registry_password.as_deref()),
@@ -209,7 +207,8 @@ pub(super) mod tests {
 
     #[test]
     fn an_agent_gets_what_the_row_says_and_no_secret_in_its_specification() {
-        let start = start_spec(&row("main", 1), &BuildView::default(), &secrets(), 99, Duration::from_secs(600));
+        let config = BuildsConfig { log_cap_bytes: 99, ..BuildsConfig::new("test") };
+        let start = start_spec(&row("main", 1), &BuildView::default(), &secrets(), &config);
         let spec = &start.spec;
         assert_eq!(spec.image.references, ["r.example:5000/shop/orders:main-7-0d4f1c2"]);
         assert_eq!(spec.source.reference, "refs/heads/main");
@@ -231,12 +230,14 @@ pub(super) mod tests {
             assert!(start.redact.iter().any(|r| r == known), "{known}");
         }
         assert_eq!(
-            start_spec(&row("refs/tags/v1", 1), &BuildView::default(), &secrets(), 1, Duration::ZERO)
-                .spec
-                .source
-                .reference,
+            start_spec(&row("refs/tags/v1", 1), &BuildView::default(), &secrets(), &config).spec.source.reference,
             "refs/tags/v1"
         );
+        // Once a volume has not come, the build goes on without it.
+        let mut given_up = BuildView::default();
+        given_up.apply(1, 1, 0, &EventKind::Note { code: WITHOUT_VOLUME.into(), args: BTreeMap::new() });
+        let again = start_spec(&row("main", 2), &given_up, &secrets(), &config);
+        assert!(start.keeps_state && !again.keeps_state);
     }
 
     #[test]

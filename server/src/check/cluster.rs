@@ -30,6 +30,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
 /// What is under way when that has ended.
 const AFTER_LIMIT: Duration = Duration::from_secs(6);
+/// For the relay to answer: less, so that why it did not is still heard.
+const TALK_LIMIT: Duration = Duration::from_secs(4);
+/// For the visitor, a Pod of its own.
+const VISIT_LIMIT: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// What may pass by itself is waited for as long as somebody may wait in front of a page.
 const PATIENCE: Patience = Patience {
@@ -37,6 +41,7 @@ const PATIENCE: Patience = Patience {
     image: Duration::from_secs(30),
     container: Duration::from_secs(5),
     starting: PROBE_LIMIT,
+    absence: ANSWER_LIMIT,
     quiet: Duration::from_secs(20),
 };
 
@@ -262,7 +267,7 @@ impl<'a> Probe<'a> {
             }
         }
         let talked = talk.is_some();
-        let (talk, visit) = tokio::join!(ended(talk), ended(visit));
+        let (talk, visit) = tokio::join!(ended(talk, AFTER_LIMIT), ended(visit, VISIT_LIMIT));
         seen.relay = talked.then(|| talk.unwrap_or_else(|| Err("it took too long".to_owned())));
         seen.visited = visit.flatten();
         seen.claim = self.claim_phase().await;
@@ -285,7 +290,7 @@ impl<'a> Probe<'a> {
                         let ms = since.elapsed().as_millis() as u64;
                         return heard_out(conversation).await.map(|()| ms);
                     }
-                    Err(error) if since.elapsed() > AFTER_LIMIT => return Err(error),
+                    Err(error) if since.elapsed() > TALK_LIMIT => return Err(error),
                     Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
                 }
             }
@@ -353,9 +358,9 @@ async fn heard_out(mut conversation: relay::Conversation) -> Result<(), String> 
 }
 
 /// What a task that was begun comes to, within the time that is left for it.
-async fn ended<T>(task: Option<JoinHandle<T>>) -> Option<T> {
+async fn ended<T>(task: Option<JoinHandle<T>>, limit: Duration) -> Option<T> {
     let mut task = task?;
-    match timeout(AFTER_LIMIT, &mut task).await {
+    match timeout(limit, &mut task).await {
         Ok(ended) => ended.ok(),
         Err(_) => {
             task.abort();

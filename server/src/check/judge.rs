@@ -66,12 +66,10 @@ pub fn refused(error: &RunnerError, config: &KubernetesConfig) -> Finding {
         "cluster_policy" => Finding::failed("isolation", "isolation_policy").with("namespace", namespace),
         "cluster_quota" => Finding::failed("pod", "pod_quota").with("namespace", namespace),
         // A ResourceQuota that wants what a LimitRange would give, and a LimitRange that gives less than a build needs.
-        "cluster_rights" if has(&["failed quota", "usage per Container", "usage per Pod"]) => {
+        "cluster_refused" if has(&["failed quota", "usage per Container", "usage per Pod"]) => {
             Finding::failed("pod", "pod_quota").with("namespace", namespace)
         }
-        "cluster_rights" if has(&["cannot create resource"]) => {
-            Finding::failed("pod", "pod_rights").with("namespace", namespace)
-        }
+        "cluster_rights" => Finding::failed("pod", "pod_rights").with("namespace", namespace),
         "" => Finding::failed("pod", "pod_unreachable"),
         _ => Finding::failed("pod", "pod_refused"),
     };

@@ -93,6 +93,7 @@ impl LocalCheck {
             run_dir: at("run"),
             state_dir: at("state"),
             no_process_sandbox: false,
+            in_user_namespace: false,
             state_goes: false,
             dockerhub_mirrors: self.dockerhub_mirrors.clone(),
             insecure_registries: insecure(&self.insecure_registries, targets),

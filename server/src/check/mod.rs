@@ -13,12 +13,14 @@ mod cluster;
 mod judge;
 mod local;
 
-pub use cluster::ClusterCheck;
+use cluster::ClusterCheck;
 pub use local::LocalCheck;
 
 use crate::clock::now_ms;
 use crate::problems::internal;
 use crate::registry::RegistryClient;
+use crate::runner::RunnerError;
+use crate::runner::kubernetes::{Connection, KubernetesConfig};
 use futures::future::join_all;
 use kiops_app::error::{Problem, Result};
 use kiops_app::model::{CheckReport, Finding, RunnerKind};
@@ -44,7 +46,7 @@ fn insecure(configured: &[String], targets: &[Target]) -> Vec<String> {
 
 /// Where builds run.
 pub enum Place {
-    Kubernetes(Box<ClusterCheck>),
+    Kubernetes(Arc<Connection>, Box<KubernetesConfig>),
     Local(LocalCheck),
 }
 
@@ -65,7 +67,7 @@ impl Check {
 
     pub fn runner(&self) -> RunnerKind {
         match self.place {
-            Place::Kubernetes(_) => RunnerKind::Kubernetes,
+            Place::Kubernetes(..) => RunnerKind::Kubernetes,
             Place::Local(_) => RunnerKind::Local,
         }
     }
@@ -91,7 +93,12 @@ impl Check {
         let (checked_at, since) = (now_ms(), Instant::now());
         let there = async {
             match &self.place {
-                Place::Kubernetes(cluster) => cluster.run(targets, &self.stopping).await,
+                Place::Kubernetes(connection, config) => match connection.client().await {
+                    Ok(client) => {
+                        ClusterCheck::new(client, KubernetesConfig::clone(config)).run(targets, &self.stopping).await
+                    }
+                    Err(reason) => vec![judge::api(Err(RunnerError::Unreachable(reason)))],
+                },
                 Place::Local(local) => local.run(targets, &self.stopping).await,
             }
         };

@@ -130,10 +130,10 @@ fn refusals_say_what_refused() {
         ("cluster_namespace", "namespaces \"kiwi-builds\" not found", "namespace_missing"),
         ("cluster_policy", "violates PodSecurity \"baseline:latest\": seccompProfile", "isolation_policy"),
         ("cluster_quota", "exceeded quota: builds, requested: limits.memory=2Gi", "pod_quota"),
-        ("cluster_rights", "is forbidden: failed quota: builds: must specify limits.cpu for: agent", "pod_quota"),
-        ("cluster_rights", "is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi", "pod_quota"),
+        ("cluster_refused", "is forbidden: failed quota: builds: must specify limits.cpu for: agent", "pod_quota"),
+        ("cluster_refused", "is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi", "pod_quota"),
         ("cluster_rights", "User \"x\" cannot create resource \"pods\" in API group", "pod_rights"),
-        ("cluster_rights", "admission webhook \"policy.example\" denied the request", "pod_refused"),
+        ("cluster_refused", "admission webhook \"policy.example\" denied the request", "pod_refused"),
         ("cluster_invalid", "Pod \"x\" is invalid: spec.tolerations", "pod_refused"),
     ] {
         assert_eq!(refused(code, said), wanted, "{said}");

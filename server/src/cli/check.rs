@@ -30,7 +30,7 @@ pub struct CheckArguments {
 /// Exit codes: 0 builds work, also with warnings; 1 something failed.
 pub async fn run(arguments: CheckArguments, stopping: CancellationToken) -> Result<ExitCode> {
     let config = &arguments.config;
-    let place = place_of_check(config).await?;
+    let place = place_of_check(config)?;
     // Whoever calls it names the registries; nobody else's wishes are at work.
     let registry = Arc::new(RegistryClient::new(AddressPolicy { loopback: true }));
     let insecure = |host: &String| config.insecure_registries.contains(host);

@@ -77,6 +77,10 @@ pub struct Kubernetes {
     /// Seconds that a Pod may take to start, or to end on a node that does not answer, where nothing more is known
     #[arg(long, env = "KIOPS_WAIT_POD_S", value_name = "SECONDS", default_value = "300", value_parser = seconds("KIOPS_WAIT_POD_S"))]
     pub wait_pod_s: u64,
+
+    /// Seconds that the cluster's API may be away before a build that is to start there is tried again, and then given up
+    #[arg(long, env = "KIOPS_WAIT_CLUSTER_S", value_name = "SECONDS", default_value = "600", value_parser = seconds("KIOPS_WAIT_CLUSTER_S"))]
+    pub wait_cluster_s: u64,
 }
 
 const BUILDER_IMAGE: &str = "docker.io/moby/buildkit:v0.32.2";
@@ -98,6 +102,7 @@ impl Kubernetes {
             image: seconds(self.wait_image_s),
             container: seconds(self.wait_container_s),
             starting: seconds(self.wait_pod_s),
+            absence: seconds(self.wait_cluster_s),
             ..Patience::default()
         }
     }
@@ -206,6 +211,7 @@ mod tests {
             (runner("docker").unwrap_err(), "KIOPS_RUNNER"),
             (tolerations("{}").unwrap_err(), "KIOPS_TOLERATIONS"),
             (tolerations("[1]").unwrap_err(), "KIOPS_TOLERATIONS"),
+            (seconds("KIOPS_WAIT_CLUSTER_S")("soon").unwrap_err(), "KIOPS_WAIT_CLUSTER_S"),
             (seconds("KIOPS_WAIT_POD_S")("0").unwrap_err(), "KIOPS_WAIT_POD_S"),
         ] {
             assert!(refusal.contains(name) && refusal.contains("should be"), "{refusal}");

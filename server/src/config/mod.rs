@@ -3,6 +3,7 @@
 //! Secrets come by environment or file and never by argument, so they are read apart ([`Secrets`]) and cannot be printed.
 
 mod kubernetes;
+mod profiles;
 mod programs;
 mod values;
 
@@ -13,6 +14,7 @@ pub use values::{LogFormat, PublicUrl, Secret};
 
 use crate::store::DatabaseUrl;
 use clap::Args;
+use kiops_app::model::{Profile, Profiles};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use values::{between, host_and_port, listen, log_format, public_url, yes_or_no};
@@ -66,6 +68,14 @@ pub struct Config {
 
     #[command(flatten)]
     pub kubernetes: Kubernetes,
+
+    /// Amounts of Build Profiles that differ from the usual ones, as NAME=CPU/MEMORY[/DISK],… such as large=6/12Gi
+    #[arg(long, env = "KIOPS_PROFILES", value_name = "NAME=SIZE,…", default_value = "", hide_default_value = true, value_parser = profiles::profiles)]
+    pub profile_table: Profiles,
+
+    /// Largest Build Profile that auto takes by itself: the largest that fits on a node. People may choose a larger one
+    #[arg(long, env = "KIOPS_LARGEST_PROFILE", value_name = "NAME", default_value = "4x-large", value_parser = profiles::largest)]
+    pub largest_profile: Profile,
 
     /// Builds that run at the same time [default: 2 on this machine, 10 in a cluster]
     #[arg(long, env = "KIOPS_BUILDS_AT_ONCE", value_name = "COUNT", value_parser = between::<u32>("KIOPS_BUILDS_AT_ONCE", 1, 256))]
@@ -155,6 +165,13 @@ impl Secrets {
 }
 
 impl Config {
+    /// What the names of Build Profiles mean here.
+    pub fn profiles(&self) -> Profiles {
+        let mut profiles = self.profile_table.clone();
+        profiles.set_largest(self.largest_profile);
+        profiles
+    }
+
     pub fn builds_at_once(&self) -> u32 {
         self.builds_at_once.unwrap_or(match self.runner {
             RunnerKind::Local => 2,

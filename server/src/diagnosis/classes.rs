@@ -14,8 +14,8 @@ pub fn group(code: &str, phase: Option<Phase>, end: End) -> &'static str {
     match code {
         "timeout" => TIMEOUT,
         "dockerfile_missing" | "dockerfile_case" | "dockerfile_outside" => DOCKERFILE,
-        "daemon" | "node_setup" | "disk_full" | "agent" | "agent_lost" | "spool" | "agent_missing"
-        | "buildkit_missing" | "runner" | "unreadable" => INFRASTRUCTURE,
+        "daemon" | "node_setup" | "isolation_ignored" | "disk_full" | "agent" | "agent_lost" | "spool"
+        | "agent_missing" | "buildkit_missing" | "runner" | "unreadable" => INFRASTRUCTURE,
         "pod_disk" => BUILD,
         "image_pull"
         | "waiting_for_capacity"

@@ -19,6 +19,8 @@ pub struct StartSpec {
     /// Whose build it is, and what it may use.
     pub service: ServiceId,
     pub size: ProfileSize,
+    /// Whether it may have what its place keeps for the service.
+    pub keeps_state: bool,
     pub relay_key: Vec<u8>,
     /// User and token.
     pub git_credential: Option<(String, String)>,
@@ -99,6 +101,10 @@ pub trait Runner: Send + Sync {
     /// The longest that an attempt may wait in its place before anything is heard of it. The place keeps that limit.
     fn patience(&self) -> Duration {
         Duration::ZERO
+    }
+    /// How long the place may be away before an attempt that is to be started there is given up.
+    fn absence(&self) -> Duration {
+        Duration::from_secs(120)
     }
     /// What keeps the attempt from going on. None while there is nothing to say, and of places that cannot say it.
     async fn situation(&self, _: &BuildId, _: u32) -> Result<Option<Situation>, RunnerError> {

@@ -9,7 +9,7 @@ use crate::store::SharedStore;
 use async_trait::async_trait;
 use kiops_app::backend::{Caller, System};
 use kiops_app::error::Result;
-use kiops_app::model::{CheckReport, RegistryConfig, SystemStatus};
+use kiops_app::model::{CheckReport, Profiles, RegistryConfig, SystemStatus};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ pub struct LocalSystem {
     pub disk: Arc<Disk>,
     pub builds: Builds,
     pub builds_at_once: u32,
+    pub profiles: Profiles,
+    pub limits_hold: bool,
+    pub keeps_cache_mounts: bool,
     pub check: Arc<Check>,
 }
 
@@ -35,6 +38,9 @@ impl System for LocalSystem {
             free_bytes: self.disk.free_bytes(),
             needed_bytes: self.disk.needed_bytes(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            profiles: self.profiles.clone(),
+            limits_hold: self.limits_hold,
+            keeps_cache_mounts: self.keeps_cache_mounts,
         })
     }
 

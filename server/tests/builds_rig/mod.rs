@@ -7,7 +7,7 @@
 use futures::{Stream, StreamExt};
 use kiops_app::backend::{Builds as _, Caller};
 use kiops_app::model::*;
-use kiops_events::EventKind;
+use kiops_events::{EventKind, Place};
 use kiops_rig::{Cluster, GitOptions, GitServer, Registry, RegistryOptions, Repo, buildkit_bins};
 use kiops_server::builds::{Builds, BuildsConfig, Parts};
 use kiops_server::disk::Disk;
@@ -28,6 +28,14 @@ use tokio::sync::OnceCell;
 
 /// Far more than anything here takes, for a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A build that can be told whole from one with a hole.
+pub const COUNTING: &str =
+    "FROM alpine:3\nCOPY . /\nRUN echo begun; for i in $(seq 1 100); do echo line $i; sleep 0.05; done\n";
+
+pub fn all_lines() -> Vec<String> {
+    (1..=100).map(|i| format!("line {i}")).collect()
+}
 
 /// The hosts that all tests of a binary share.
 pub struct Hosts {
@@ -146,6 +154,7 @@ impl Drop for Data {
 /// What a test may want otherwise.
 pub struct Wishes {
     pub builds_at_once: u32,
+    pub profiles: Profiles,
     pub hold: Duration,
     pub min_free_bytes: u64,
     /// In place of one that looks only when the world is made.
@@ -163,6 +172,7 @@ impl Default for Wishes {
     fn default() -> Self {
         Self {
             builds_at_once: 2,
+            profiles: Profiles::default(),
             hold: Duration::from_secs(60),
             min_free_bytes: 0,
             disk: None,
@@ -223,6 +233,7 @@ impl World {
         let policy = AddressPolicy { loopback: true };
         let mut config = BuildsConfig::new("test");
         config.builds_at_once = wishes.builds_at_once;
+        config.profiles = wishes.profiles;
         config.hold = wishes.hold;
         let builds = Builds::new(Parts {
             store: store.clone(),
@@ -327,6 +338,34 @@ impl World {
 
     pub async fn detail(&self, id: &BuildId) -> BuildDetail {
         self.builds.get(&self.caller, id).await.unwrap()
+    }
+
+    /// Lines of [`COUNTING`]'s step, in order of the log.
+    pub async fn counted(&self, id: &BuildId, attempt: u32) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (_, at, _, kind) in self.events(id).await {
+            if let EventKind::Lines(text) = kind
+                && at == attempt
+                && matches!(text.place, Place::Step(_))
+            {
+                lines.extend(text.lines().filter(|l| l.starts_with("line ")).map(str::to_owned));
+            }
+        }
+        lines
+    }
+
+    /// Sequence numbers of an attempt without hole or repeat, positions too.
+    pub async fn assert_whole(&self, id: &BuildId) {
+        let events = self.events(id).await;
+        for (i, event) in (1u64..).zip(&events) {
+            assert_eq!(event.0, i, "a hole in the positions");
+        }
+        for attempt in 1..=2 {
+            let seqs = events.iter().filter(|e| e.1 == attempt && e.2 > 0).map(|e| e.2);
+            for (i, seq) in (1u64..).zip(seqs) {
+                assert_eq!(seq, i, "a hole in attempt {attempt}");
+            }
+        }
     }
 
     /// Waits until the row is as wanted.

@@ -3,7 +3,7 @@
 use crate::processes::{Wanted, descendants};
 use crate::support::{PASSWORD, TestServer, config, server_program, service};
 use kiops_rig::{GitFault, GitOptions, GitServer, Postgres};
-use kiops_server::config::{Config, Secret};
+use kiops_server::config::{Config, RunnerKind, Secret};
 use serde_json::json;
 use sqlx::{Connection, Executor};
 use std::path::Path;
@@ -287,28 +287,35 @@ fn bad_settings_name_their_variable() {
 }
 
 #[test]
-fn a_kubeconfig_that_cannot_be_used_is_named() {
+fn builds_in_pods_need_the_products_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = program(folder.path());
+    let output = program.env("KIOPS_LISTEN", "127.0.0.1:0").env("KIOPS_RUNNER", "kubernetes").output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("KIOPS_IMAGE should name"), "{}", said(&output));
+}
+
+/// A server whose cluster cannot be used shows what there is, and says on its page what to do.
+#[tokio::test]
+async fn a_kubeconfig_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("of-the-cluster");
-    let start = |image: Option<&str>| {
-        let mut program = program(folder.path());
-        program
-            .env("KIOPS_LISTEN", "127.0.0.1:0")
-            .env("KIOPS_RUNNER", "kubernetes")
-            .env("KIOPS_KUBECONFIG", &kubeconfig);
-        let output = program.envs(image.map(|image| ("KIOPS_IMAGE", image))).output().unwrap();
-        let text = said(&output);
-        assert!(!output.status.success() && !text.contains("panicked"), "{text}");
-        text
-    };
-    assert!(start(None).contains("KIOPS_IMAGE should name"), "{}", start(None));
+    let server = TestServer::with(|config| {
+        config.runner = RunnerKind::Kubernetes;
+        config.kubernetes.own_image = Some("registry.example/kiops:1".into());
+        config.kubernetes.kubeconfig = Some(kubeconfig.clone());
+    })
+    .await;
+    assert_eq!(server.get("services").await.status, 200);
     let elsewhere = "{\"current-context\": \"gone\", \"contexts\": [], \"clusters\": [], \"users\": []}";
     for content in [None, Some("{ not yaml"), Some("apiVersion: v1\nkind: Config\n"), Some(elsewhere)] {
         if let Some(content) = content {
             std::fs::write(&kubeconfig, content).unwrap();
         }
-        let text = start(Some("registry.example/kiops:1"));
-        assert!(text.contains("KIOPS_KUBECONFIG") && text.contains("of-the-cluster"), "{content:?}: {text}");
+        let report = server.post("check", json!({})).await.ok();
+        let found = &report["findings"][0];
+        assert_eq!((&found["name"], &found["outcome"]), (&json!("api"), &json!("failed")), "{content:?}: {report:#}");
+        let message = found["message"].as_str().unwrap();
+        assert!(message.contains("KIOPS_KUBECONFIG") && message.contains("of-the-cluster"), "{content:?}: {message}");
     }
 }
 

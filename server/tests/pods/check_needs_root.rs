@@ -1,13 +1,14 @@
 //! The self-test in a real cluster: what it finds where all is well, and what where something is missing.
 
+use crate::builds_rig::PATIENCE;
 use crate::rig::*;
 use kiops_app::locales::{Lang, tell_findings};
 use kiops_app::model::{CheckOutcome, CheckReport, Finding};
-use kiops_server::check::{Check, ClusterCheck, Place, Target};
+use kiops_server::check::{Check, Place, Target};
 use kiops_server::git::AddressPolicy;
 use kiops_server::registry::RegistryClient;
 use kiops_server::runner::Runner as _;
-use kiops_server::runner::kubernetes::{KubernetesConfig, KubernetesRunner, StateStorage, client};
+use kiops_server::runner::kubernetes::{Connection, KubernetesConfig, KubernetesRunner, StateStorage, client};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// More than a check may ever take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(90);
 
 pub struct Found(CheckReport);
 
@@ -45,11 +46,11 @@ async fn check_until(
     targets: Vec<Target>,
     stop: CancellationToken,
 ) -> Found {
-    let cluster = ClusterCheck::new(client(Some(kubeconfig)).await.unwrap(), config.clone());
+    let connection = Arc::new(Connection::new(Some(kubeconfig.to_owned())));
+    let place = Place::Kubernetes(connection, Box::new(config.clone()));
     let registry = Arc::new(RegistryClient::new(AddressPolicy::default()));
     let since = Instant::now();
-    let mut report =
-        Arc::new(Check::new(Place::Kubernetes(Box::new(cluster)), registry, stop)).run(targets).await.unwrap();
+    let mut report = Arc::new(Check::new(place, registry, stop)).run(targets).await.unwrap();
     assert!(since.elapsed() < LIMIT, "{:?}", since.elapsed());
     for lang in Lang::ALL {
         tell_findings(lang, &mut report);
@@ -74,7 +75,7 @@ async fn nothing_left_of(config: &KubernetesConfig) {
             return;
         }
         // Of what is on its way out when the check has said its last word.
-        assert!(since.elapsed() < Duration::from_secs(20), "still there: {left}");
+        assert!(since.elapsed() < PATIENCE, "still there: {left}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -2,11 +2,14 @@
 //! `deploy/kubernetes` gives and no others, and hosts that Pods can reach.
 
 use crate::builds_rig::*;
-use crate::stories::Place;
+use crate::stories::{Place, Victim};
 use kiops_app::model::*;
 use kiops_rig::Furnished;
 use kiops_server::git::AddressPolicy;
-use kiops_server::runner::kubernetes::{Isolation, KubernetesConfig, KubernetesRunner, Patience, client};
+use kiops_server::runner::Runner;
+use kiops_server::runner::kubernetes::{
+    Connection, Isolation, KubernetesConfig, KubernetesRunner, LateRunner, Patience, client,
+};
 use kiops_server::store::BuildRow;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -79,29 +82,58 @@ pub async fn open_as(data: Arc<Data>, kubeconfig: &Path, change: impl FnOnce(&mu
     open_with(data, kubeconfig, change, Wishes::default()).await
 }
 
+/// … and with a kubeconfig that may not be usable yet.
+pub async fn open_late(data: Arc<Data>, kubeconfig: &Path) -> World {
+    let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), |_| ()).await;
+    let connection = Arc::new(Connection::new(Some(kubeconfig.to_owned())));
+    open_on(data, Arc::new(LateRunner::new(connection, config)), Wishes::default()).await
+}
+
 async fn open_with(
     data: Arc<Data>,
     kubeconfig: &Path,
     change: impl FnOnce(&mut KubernetesConfig),
     wishes: Wishes,
 ) -> World {
-    let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), change).await;
-    let wishes = Wishes {
-        runner: Some(Arc::new(KubernetesRunner::new(client(Some(kubeconfig)).await.unwrap(), config))),
+    let runner = runner_of(&data, kubeconfig, change).await;
+    open_on(data, runner, wishes).await
+}
+
+async fn open_on(data: Arc<Data>, runner: Arc<dyn Runner>, wishes: Wishes) -> World {
+    World::open(data, wishes_in(runner, wishes).await).await
+}
+
+async fn wishes_in(runner: Arc<dyn Runner>, wishes: Wishes) -> Wishes {
+    Wishes {
+        runner: Some(runner),
         cluster: Some(&pods().await.cluster),
         // The smallest: several Pods at once fit on the node.
         profile: Profile::Small,
         ..wishes
-    };
-    World::open(data, wishes).await
+    }
+}
+
+async fn runner_of(data: &Data, kubeconfig: &Path, change: impl FnOnce(&mut KubernetesConfig)) -> Arc<dyn Runner> {
+    let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), change).await;
+    Arc::new(KubernetesRunner::new(client(Some(kubeconfig)).await.unwrap(), config))
 }
 
 /// Where the stories of every runner are told, too.
 pub struct InPods;
 
 impl Place for InPods {
-    async fn world_with(&self, wishes: Wishes) -> World {
-        open_with(Arc::new(Data::new()), &pods().await.kubeconfig, |_| (), wishes).await
+    async fn wishes(&self, data: &Data, wishes: Wishes) -> Wishes {
+        wishes_in(runner_of(data, &pods().await.kubeconfig, |_| ()).await, wishes).await
+    }
+
+    async fn process(&self, world: &World, id: &BuildId, victim: Victim) -> i32 {
+        let name = pod_name(&world.row(id).await);
+        let cluster = &pods().await.cluster;
+        let found = match victim {
+            Victim::Agent => cluster.first_process(NAMESPACE, &name, "build").await,
+            Victim::Daemon => cluster.first_process_called(NAMESPACE, &name, "build", "buildkitd").await,
+        };
+        found.unwrap() as i32
     }
 }
 

@@ -2,12 +2,41 @@
 
 pub mod build;
 pub mod queue;
+pub mod restart;
 
-use crate::builds_rig::{Wishes, World};
+use crate::builds_rig::{Data, Wishes, World};
+use kiops_app::model::BuildId;
+use std::sync::Arc;
+
+/// Whom a story kills.
+#[derive(Clone, Copy)]
+pub enum Victim {
+    Agent,
+    Daemon,
+}
 
 /// Where the builds of a story run.
 pub trait Place {
-    async fn world_with(&self, wishes: Wishes) -> World;
+    /// What a server over this data needs there.
+    async fn wishes(&self, data: &Data, wishes: Wishes) -> Wishes;
+
+    /// The process that does this for the build's running attempt.
+    async fn process(&self, world: &World, id: &BuildId, victim: Victim) -> i32;
+
+    async fn world_on(&self, data: Arc<Data>, wishes: Wishes) -> World {
+        let wishes = self.wishes(&data, wishes).await;
+        World::open(data, wishes).await
+    }
+
+    /// With nothing at work yet.
+    async fn asleep_on(&self, data: Arc<Data>) -> World {
+        let wishes = self.wishes(&data, Wishes::default()).await;
+        World::asleep(data, wishes).await
+    }
+
+    async fn world_with(&self, wishes: Wishes) -> World {
+        self.world_on(Arc::new(Data::new()), wishes).await
+    }
 
     async fn world(&self) -> World {
         self.world_with(Wishes::default()).await
@@ -33,6 +62,11 @@ macro_rules! tell_in {
             queue::a_build_that_hangs_ends_at_its_time_limit,
             queue::the_same_click_twice_is_one_build,
             queue::what_cannot_be_built_is_refused_before_it_is_queued,
+            restart::a_server_that_restarts_in_mid_build_goes_on_without_a_hole,
+            restart::a_build_that_ended_while_nobody_looked_is_taken_up,
+            restart::a_cancel_request_outlives_the_server,
+            restart::a_killed_agent_is_tried_once_more,
+            restart::a_killed_daemon_is_tried_once_more_and_visibly,
         }
     };
 }

@@ -10,6 +10,9 @@ use super::{Cluster, Image};
 /// The very file that an administrator applies.
 const MANIFESTS: &str = include_str!("../../../../deploy/kubernetes/builds.yaml");
 const NAMESPACE: &str = "kiwi-builds";
+const STORAGE_CLASS: &str = "kept";
+/// More have no volume, and their builds go on without.
+const KEPT_SERVICES: usize = 16;
 
 pub struct Furnished {
     pub cluster: Cluster,
@@ -43,6 +46,12 @@ impl Furnished {
         Ok(Self { cluster, kubeconfig, builder_image, own_image })
     }
 
+    /// Also with volumes for cache mounts, for whom it stays longer than a test.
+    pub async fn with_storage(self) -> Result<Self> {
+        self.cluster.storage(STORAGE_CLASS, KEPT_SERVICES).await?;
+        Ok(self)
+    }
+
     /// What the server is told about it.
     pub fn addresses(&self) -> Value {
         json!({
@@ -50,6 +59,7 @@ impl Furnished {
             "admin_kubeconfig": self.cluster.kubeconfig(),
             "builder_image": self.builder_image,
             "own_image": self.own_image,
+            "storage_class": STORAGE_CLASS,
             "host": self.cluster.host_address(),
         })
     }

@@ -28,7 +28,9 @@ pub struct Patience {
     pub container: Duration,
     /// It is being started, or should be gone, and nothing more is known.
     pub starting: Duration,
-    /// Until that is worth a word.
+    /// The API does not answer while a Pod is to be made.
+    pub absence: Duration,
+    /// Until a Pod's slow start is worth a word.
     pub quiet: Duration,
 }
 
@@ -47,6 +49,7 @@ impl Default for Patience {
             image: minutes(5),
             container: minutes(1),
             starting: minutes(5),
+            absence: minutes(10),
             quiet: Duration::from_secs(20),
         }
     }

@@ -1,7 +1,7 @@
 //! An attempt as Kubernetes objects. Pure: what is asked for stands here, and nowhere else.
 //!
 //! ```text
-//! Secret  bld-…-1     spec.json key git config.json   each container mounts only what it needs
+//! Secret  bld-…-1     spec.json key git config.json …   each container mounts only what it needs
 //!   owns
 //! Pod     bld-…-1     agent (puts the agent's program into /kiops/bin)
 //!                     checkout · build · relay        see the agent's `pod`
@@ -64,7 +64,8 @@ pub fn settle(config: &KubernetesConfig, start: &mut StartSpec) {
         run_dir: "/kiops/run".into(),
         state_dir: PathBuf::from(state_folder(config.isolation)).join("state"),
         no_process_sandbox: rootless,
-        state_goes: config.state.is_none(),
+        in_user_namespace: config.isolation == Isolation::Userns,
+        state_goes: storage(config, start.keeps_state).is_none(),
         dockerhub_mirrors: config.dockerhub_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
     };
@@ -101,6 +102,9 @@ pub fn secret(config: &KubernetesConfig, start: &StartSpec) -> Result<Value, ser
     if let Some(authorities) = &config.authorities {
         put(AUTHORITIES, authorities);
     }
+    for (name, value) in &config.proxies {
+        put(&proxy_key(name), value.as_bytes());
+    }
     if let Some((user, token)) = &start.git_credential {
         put("git", format!("{user}\n{token}\n").as_bytes());
     }
@@ -116,6 +120,11 @@ pub fn secret(config: &KubernetesConfig, start: &StartSpec) -> Result<Value, ser
         "type": "Opaque",
         "data": data,
     }))
+}
+
+/// Where the attempt has a volume that outlives it.
+pub fn storage(config: &KubernetesConfig, keeps_state: bool) -> Option<&StateStorage> {
+    config.state.as_ref().filter(|_| keeps_state)
 }
 
 /// `state-svc-…`: one a service, so that no other sees what it keeps.
@@ -146,7 +155,7 @@ pub fn claim(config: &KubernetesConfig, storage: &StateStorage, start: &StartSpe
 pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Value {
     let spec = &start.spec;
     let size = start.size;
-    let disk_bytes = disk_bytes(size.memory_bytes);
+    let disk_bytes = size.disk_bytes;
     let name = name(&spec.build, spec.attempt);
     let deadline = i64::from(spec.limits.time_limit_s) + i64::from(spec.limits.hold_s) + SLACK_S;
     let of_secret = |volume: &str, item: &str| {
@@ -167,7 +176,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
         empty("tmp", GIB),
         empty("run", GIB),
     ];
-    volumes.push(match &config.state {
+    volumes.push(match storage(config, start.keeps_state) {
         Some(_) => json!({ "name": "state", "persistentVolumeClaim": { "claimName": claim_name(&start.service) } }),
         None => empty("state", disk_bytes),
     });
@@ -233,7 +242,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
                     "name": "checkout",
                     "image": config.own_image,
                     "command": ["kiops-agent", "checkout", "--dir", "/kiops/spec"],
-                    "env": environment(config, &[("HOME", "/tmp")]),
+                    "env": environment(config, &name, &[("HOME", "/tmp")]),
                     "securityContext": confined(),
                     "resources": resources(50, GIB, 1000),
                     "volumeMounts": checkout_mounts,
@@ -252,7 +261,7 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
                     "name": "build",
                     "image": config.builder_image,
                     "command": ["/kiops/bin/kiops-agent", "build", "--dir", "/kiops/spec"],
-                    "env": environment(config, &[]),
+                    "env": environment(config, &name, &[]),
                     "securityContext": isolation(config.isolation),
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "resources": {
@@ -291,11 +300,6 @@ pub fn pod(config: &KubernetesConfig, start: &StartSpec, secret_uid: &str) -> Va
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
-
-/// What goes with so much memory: a checkout, an unpacked image twice over, and what its steps leave.
-fn disk_bytes(memory_bytes: u64) -> u64 {
-    8 * GIB + memory_bytes * 4
-}
 
 fn mount(volume: &str, path: &str) -> Value {
     json!({ "name": volume, "mountPath": path })
@@ -340,13 +344,16 @@ pub(super) fn resources(cpu_request: u32, memory: u64, cpu_limit: u32) -> Value 
     })
 }
 
-fn environment(config: &KubernetesConfig, own: &[(&str, &str)]) -> Vec<Value> {
-    let proxies = config.proxies.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+/// A proxy's address may have a password: it stands in the Secret, and not where everybody who may see Pods reads it.
+fn proxy_key(name: &str) -> String {
+    format!("proxy.{name}")
+}
+
+fn environment(config: &KubernetesConfig, secret: &str, own: &[(&str, &str)]) -> Vec<Value> {
+    let of_secret = |key: String| json!({ "secretKeyRef": { "name": secret, "key": key } });
+    let proxies = config.proxies.keys().map(|name| json!({ "name": name, "valueFrom": of_secret(proxy_key(name)) }));
     let file = format!("/kiops/authorities/{AUTHORITIES}");
     let trusted = config.authorities.iter().map(|_| (trust::CERT_FILE, file.as_str()));
-    proxies
-        .chain(trusted)
-        .chain(own.iter().copied())
-        .map(|(name, value)| json!({ "name": name, "value": value }))
-        .collect()
+    let plain = trusted.chain(own.iter().copied()).map(|(name, value)| json!({ "name": name, "value": value }));
+    proxies.chain(plain).collect()
 }

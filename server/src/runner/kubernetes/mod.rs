@@ -6,6 +6,7 @@
 //! build means.
 
 mod config;
+mod late;
 pub(crate) mod manifest;
 pub(crate) mod probe;
 pub(crate) mod situation;
@@ -28,6 +29,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use config::{Isolation, KubernetesConfig, Patience, StateStorage};
+pub use late::{Connection, LateRunner};
 
 /// A container's end is in its Pod's status after the kubelet has looked, which is every second.
 const KUBELET_LAG: Duration = Duration::from_secs(5);
@@ -121,18 +123,18 @@ impl Runner for KubernetesRunner {
         let secret = match self.secrets.create(&PostParams::default(), &secret).await {
             Ok(secret) => secret,
             Err(error) if is(&error, 409) => self.secrets.get(&name).await.map_err(problem)?,
-            Err(error) => return Err(problem(error)),
+            Err(error) => return Err(no_room(error, None, &self.config.patience)),
         };
         self.sync.reach(Point::MidStart);
         let uid = secret.uid().unwrap_or_default();
-        if let Some(storage) = &self.config.state {
+        if let Some(storage) = manifest::storage(&self.config, start.keeps_state) {
             let claim = manifest::claim(&self.config, storage, &start);
             let claim: PersistentVolumeClaim = serde_json::from_value(claim).map_err(anyhow::Error::from)?;
             match self.claims.create(&PostParams::default(), &claim).await {
                 Ok(_) => {}
                 // An earlier build's: that is what it is for.
                 Err(error) if is(&error, 409) => {}
-                Err(error) => return Err(problem(error)),
+                Err(error) => return Err(no_room(error, Some(&secret), &self.config.patience)),
             }
         }
         let pod = manifest::pod(&self.config, &start, &uid);
@@ -141,14 +143,7 @@ impl Runner for KubernetesRunner {
             Ok(_) => Ok(()),
             // An earlier start's.
             Err(error) if is(&error, 409) => Ok(()),
-            Err(error) => Err(match problem(error) {
-                // Other builds' Pods may go; the Secret says since when this one waits.
-                RunnerError::Refused { code: "cluster_quota", detail } => {
-                    let since_ms = secret.creation_timestamp().map(|time| time.0.as_millisecond());
-                    RunnerError::Waits(situation::over_quota(&detail, since_ms, now_ms(), &self.config.patience))
-                }
-                problem => problem,
-            }),
+            Err(error) => Err(no_room(error, Some(&secret), &self.config.patience)),
         }
     }
 
@@ -191,6 +186,10 @@ impl Runner for KubernetesRunner {
 
     fn patience(&self) -> Duration {
         self.config.patience.altogether()
+    }
+
+    fn absence(&self) -> Duration {
+        self.config.patience.absence
     }
 
     async fn situation(&self, build: &BuildId, attempt: u32) -> Result<Option<Situation>, RunnerError> {
@@ -262,6 +261,18 @@ impl Runner for KubernetesRunner {
     }
 }
 
+/// Where the namespace's quota is used up other builds may end. The Secret says since when this one waits; one that is not
+/// there itself is waited for by whoever starts it.
+fn no_room(error: kube::Error, secret: Option<&Secret>, patience: &Patience) -> RunnerError {
+    match problem(error) {
+        RunnerError::Refused { code: "cluster_quota", detail } => {
+            let since_ms = secret.and_then(|s| s.creation_timestamp()).map(|time| time.0.as_millisecond());
+            RunnerError::Waits(situation::over_quota(&detail, since_ms, now_ms(), patience))
+        }
+        problem => problem,
+    }
+}
+
 pub(crate) fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
@@ -282,15 +293,21 @@ fn passing(error: RunnerError) -> RunnerError {
 pub(crate) fn problem(error: kube::Error) -> RunnerError {
     let kube::Error::Api(status) = &error else { return RunnerError::Unreachable(error.to_string()) };
     let refused = |code| RunnerError::Refused { code, detail: status.message.clone() };
+    let says = |text: &str| status.message.contains(text);
     match status.code {
         401 => refused("cluster_login"),
         // Of a moment: what there is has not been counted yet.
-        403 if status.message.contains("status unknown for quota") => RunnerError::Unreachable(status.message.clone()),
-        403 if status.message.contains("exceeded quota") => refused("cluster_quota"),
-        403 if status.message.contains("violates PodSecurity") => refused("cluster_policy"),
-        403 => refused("cluster_rights"),
-        404 if status.message.contains("namespaces") => refused("cluster_namespace"),
+        403 if says("status unknown for quota") => RunnerError::Unreachable(status.message.clone()),
+        403 if says("exceeded quota") => refused("cluster_quota"),
+        403 if says("violates PodSecurity") => refused("cluster_policy"),
+        // An admission webhook, whatever it says.
+        400 | 403 | 422 if says("denied the request") => refused("cluster_refused"),
+        // RBAC names what a user cannot do; whatever else forbids it speaks for itself.
+        403 if says(" cannot ") && (says(" resource ") || says(" path ")) => refused("cluster_rights"),
+        403 if says("is being terminated") => refused("cluster_namespace"),
+        404 if says("namespaces") => refused("cluster_namespace"),
         400 | 422 => refused("cluster_invalid"),
+        403 => refused("cluster_refused"),
         _ => RunnerError::Unreachable(status.message.clone()),
     }
 }

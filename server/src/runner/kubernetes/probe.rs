@@ -50,6 +50,7 @@ pub fn start(build: &BuildId, service: ServiceId, relay_key: Vec<u8>) -> StartSp
         },
         service,
         size: Profile::Small.default_size().unwrap_or(ProfileSize::MEDIUM),
+        keeps_state: true,
         relay_key,
         git_credential: None,
         docker_config: b"{}".to_vec(),

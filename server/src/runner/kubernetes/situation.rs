@@ -78,7 +78,7 @@ fn lost(pod: &Pod, now_ms: i64, patience: &Patience) -> Option<Situation> {
 fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
     let message = status.message.as_deref().unwrap_or_default();
     let code = match status.reason.as_deref() {
-        Some("Evicted") if message.contains("ephemeral") || message.contains("EmptyDir") => "pod_disk",
+        Some("Evicted") if grows_with_profile(message) => "pod_disk",
         Some("Evicted") => "pod_evicted",
         Some("DeadlineExceeded") => "pod_deadline",
         Some("NodeLost" | "NodeShutdown" | "Shutdown" | "Terminated" | "NodeAffinity" | "UnexpectedAdmissionError") => {
@@ -89,6 +89,12 @@ fn ended(pod: &Pod, status: &PodStatus) -> Option<Situation> {
         _ => return None,
     };
     Some(found(code, Grade::Ended, &[("reason", message)]))
+}
+
+/// Whether it was the disk that a larger profile has more of; the small volumes have the same size in all of them.
+fn grows_with_profile(message: &str) -> bool {
+    let fixed = ["bin", "spool", "tmp", "run"].iter().any(|name| message.contains(&format!("volume \"{name}\"")));
+    !fixed && (message.contains("ephemeral") || message.contains("EmptyDir"))
 }
 
 /// The same Pod that is starting, with what its latest warning says of why.

@@ -22,7 +22,7 @@ fn config() -> KubernetesConfig {
         node_selector: BTreeMap::from([("disk".into(), "ssd".into())]),
         tolerations: vec![json!({ "key": "builds", "operator": "Exists" })],
         platform: Some("linux/amd64".into()),
-        proxies: BTreeMap::from([("HTTPS_PROXY".into(), "http://proxy:3128".into())]),
+        proxies: BTreeMap::from([("HTTPS_PROXY".into(), "http://ci:word-of-the-proxy@proxy:3128".into())]),
         authorities: None,
         dockerhub_mirrors: vec![],
         insecure_registries: vec![],
@@ -55,6 +55,7 @@ fn start() -> StartSpec {
         },
         service: ServiceId::from_random([5; ID_LETTERS]),
         size: ProfileSize::MEDIUM,
+        keeps_state: true,
         relay_key: b"relay-key".to_vec(),
         git_credential: Some(("oauth2".into(), "git-token".into())),
         docker_config: br#"{"auths":{}}"#.to_vec(),
@@ -107,7 +108,10 @@ fn a_pod_is_one_that_kubernetes_knows_and_has_no_rights() {
         );
     }
     let env = container(&pod, "build")["env"].as_array().unwrap();
-    assert!(env.contains(&json!({ "name": "HTTPS_PROXY", "value": "http://proxy:3128" })), "{env:?}");
+    let kept = json!({ "secretKeyRef": { "name": "bld-x-2", "key": "proxy.HTTPS_PROXY" } });
+    assert!(env.contains(&json!({ "name": "HTTPS_PROXY", "valueFrom": kept })), "{env:?}");
+    // A proxy's address may have a password.
+    assert!(!pod.to_string().contains("word-of-the-proxy"));
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn a_build_has_the_size_of_its_profile() {
         resources(ProfileSize::MEDIUM),
         json!({ "requests": amounts("1000m", 4, 12), "limits": amounts("2000m", 4, 24) })
     );
-    let small = ProfileSize { cpu_millicores: 1_000, memory_bytes: 2 << 30 };
+    let small = ProfileSize::of(1_000, 2 << 30);
     assert_eq!(resources(small), json!({ "requests": amounts("500m", 2, 8), "limits": amounts("1000m", 2, 16) }));
 }
 
@@ -306,6 +310,16 @@ fn every_status_has_its_meaning() {
         (terminated("build", "Error", 137), 1, None),
         (failed("Evicted", "The node was low on resource: memory."), 1, Some(("pod_evicted", Ended))),
         (failed("Evicted", "Container build exceeded its local ephemeral storage limit"), 1, Some(("pod_disk", Ended))),
+        (
+            failed("Evicted", "Usage of EmptyDir volume \"work\" exceeds the limit \"8Gi\". "),
+            1,
+            Some(("pod_disk", Ended)),
+        ),
+        (
+            failed("Evicted", "Usage of EmptyDir volume \"tmp\" exceeds the limit \"1Gi\". "),
+            1,
+            Some(("pod_evicted", Ended)),
+        ),
         (failed("DeadlineExceeded", "Pod was active too long"), 1, Some(("pod_deadline", Ended))),
         (failed("NodeLost", ""), 1, Some(("node_lost", Ended))),
         (failed("Preempting", ""), 1, Some(("pod_preempted", Ended))),
@@ -363,6 +377,19 @@ fn refusals_are_told_apart_from_what_passes() {
         (403, "pods \"x\" is forbidden: exceeded quota: builds", "cluster_quota"),
         (403, "pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\"", "cluster_policy"),
         (403, "User \"kiops\" cannot create resource \"pods\"", "cluster_rights"),
+        (403, "forbidden: User \"kiops\" cannot get path \"/version\"", "cluster_rights"),
+        (403, "admission webhook \"policy.example\" denied the request: you cannot use resource x", "cluster_refused"),
+        (400, "admission webhook \"policy.example\" denied the request", "cluster_refused"),
+        (
+            403,
+            "pods \"x\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi",
+            "cluster_refused",
+        ),
+        (
+            403,
+            "unable to create new content in namespace kiwi-builds because it is being terminated",
+            "cluster_namespace",
+        ),
         (404, "namespaces \"kiwi-builds\" not found", "cluster_namespace"),
         (422, "Pod \"x\" is invalid", "cluster_invalid"),
     ] {

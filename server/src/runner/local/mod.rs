@@ -129,6 +129,7 @@ impl LocalRunner {
                     run_dir,
                     state_dir,
                     no_process_sandbox: false,
+                    in_user_namespace: false,
                     state_goes: false,
                     dockerhub_mirrors: self.config.dockerhub_mirrors.clone(),
                     insecure_registries: self.config.insecure_registries.clone(),

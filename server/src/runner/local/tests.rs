@@ -106,6 +106,7 @@ fn start(attempt: u32) -> StartSpec {
         },
         service: kiops_app::model::ServiceId::from_random([4; ID_LETTERS]),
         size: kiops_app::model::ProfileSize::MEDIUM,
+        keeps_state: true,
         relay_key: b"key".to_vec(),
         git_credential: Some(("oauth2".into(), "git-token".into())),
         docker_config: br#"{"auths":{}}"#.to_vec(),

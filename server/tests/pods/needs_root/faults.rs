@@ -72,6 +72,7 @@ async fn a_quota_that_is_used_up_is_waited_for_and_said_so() {
     until_note(&world, &id, "cluster_quota").await;
     world.builds.cancel(&world.caller, &id).await.unwrap();
     assert_eq!(world.over(&id).await.status, BuildStatus::Cancelled);
+    world.released(&id).await;
     world.close().await;
 
     // There is none for longer than it may take.
@@ -80,13 +81,120 @@ async fn a_quota_that_is_used_up_is_waited_for_and_said_so() {
         config.patience.capacity = Duration::from_secs(2);
     })
     .await;
+    ends_for_want_of_quota(&world).await;
+    world.close().await;
+
+    // The same where not even its Secret has room.
+    let quota = json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": { "name": "secrets", "namespace": "full" },
+        "spec": { "hard": { "count/secrets": "0" } },
+    });
+    let cluster = &pods().await.cluster;
+    cluster.apply(&quota).await.unwrap();
+    let counted = "--for=jsonpath={.status.hard.count/secrets}=0";
+    cluster.kubectl(&["-n", "full", "wait", counted, "--timeout=180s", "resourcequota/secrets"]).await.unwrap();
+    let world = open_as(Arc::new(Data::new()), &kubeconfig, |config| {
+        in_it(config);
+        let short = Duration::from_secs(1);
+        config.patience =
+            Patience { capacity: short, image: short, container: short, starting: short, ..config.patience };
+    })
+    .await;
+    ends_for_want_of_quota(&world).await;
+    assert_eq!(left_in("full").await, "");
+}
+
+async fn ends_for_want_of_quota(world: &World) {
     let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
     let row = world.over(&id).await;
     let diagnosis = row.diagnosis.as_ref().unwrap();
     assert_eq!((row.status, diagnosis.code.as_str(), row.attempt), (BuildStatus::Failure, "cluster_quota", 1));
     assert!(diagnosis.arguments["message"].contains("exceeded quota"), "{diagnosis:?}");
+    assert!(world.notes(&id).await.iter().any(|note| note == "cluster_quota"));
     world.released(&id).await;
-    assert_eq!(left_in("full").await, "");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_mended_while_builds_wait_is_enough() {
+    let _turn = together().await;
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("of-the-cluster");
+    std::fs::write(&kubeconfig, "{ not yaml").unwrap();
+    let world = open_late(Arc::new(Data::new()), &kubeconfig).await;
+    let id = world.start(&world.service_of("FROM alpine:3\nCOPY . /\n").await).await;
+    until_note(&world, &id, "cluster_away").await;
+    let log = world.log(&id).await;
+    assert!(log.contains("KIOPS_KUBECONFIG") && log.contains("of-the-cluster"), "{log}");
+    std::fs::copy(&pods().await.kubeconfig, &kubeconfig).unwrap();
+    let row = world.over(&id).await;
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 1), "{}", world.log(&id).await);
+    nothing_left(&world).await;
+}
+
+/// An API server that does not answer, until a build is given up, and cancelled ones in between.
+#[tokio::test]
+async fn a_cluster_that_stays_away_ends_a_build_after_its_time() {
+    let _turn = together().await;
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = folder.path().join("nobody");
+    let text = std::fs::read_to_string(&pods().await.kubeconfig).unwrap();
+    let mut kubeconfig: serde_json::Value = serde_json::from_str(&text).unwrap();
+    kubeconfig["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1".into();
+    std::fs::write(&nobody, kubeconfig.to_string()).unwrap();
+    let limit = |config: &mut KubernetesConfig| config.patience.absence = Duration::from_secs(12);
+    let world = open_as(Arc::new(Data::new()), &nobody, limit).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
+    until_note(&world, &id, "cluster_away").await;
+    let other = world.start(&world.service_of("FROM alpine:3\n").await).await;
+    until_note(&world, &other, "cluster_away").await;
+    cancelled_at_once(&world, &other).await;
+    let row = world.over(&id).await;
+    // Once more, as after every trouble that may pass.
+    assert_eq!((row.status, row.attempt), (BuildStatus::Failure, 2), "{}", world.log(&id).await);
+    let diagnosis = row.diagnosis.unwrap();
+    assert_eq!((diagnosis.code.as_str(), diagnosis.group.as_str()), ("cluster_away", "infrastructure"));
+}
+
+/// Beside rights and quotas, which have words of their own.
+#[tokio::test]
+async fn what_a_namespace_refuses_is_told_in_the_clusters_own_words() {
+    let _turn = together().await;
+    let cluster = &pods().await.cluster;
+    let kubeconfig = namespace("narrow").await;
+    let limit = json!({
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": { "name": "narrow", "namespace": "narrow" },
+        "spec": { "limits": [{ "type": "Container", "max": { "memory": "512Mi" } }] },
+    });
+    cluster.apply(&limit).await.unwrap();
+    let world = open_as(Arc::new(Data::new()), &kubeconfig, |config| config.namespace = "narrow".into()).await;
+    let service = world.service_of("FROM alpine:3\n").await;
+    let refused = async || {
+        let id = world.start(&service).await;
+        let row = world.over(&id).await;
+        assert_eq!((row.status, row.attempt), (BuildStatus::Failure, 1), "{}", world.log(&id).await);
+        row.diagnosis.unwrap()
+    };
+    let diagnosis = refused().await;
+    assert_eq!(diagnosis.code, "cluster_refused");
+    assert!(diagnosis.arguments["message"].contains("maximum memory usage per Container is 512Mi"), "{diagnosis:?}");
+
+    // It is on its way out, and something in it holds that up.
+    let held = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "held", "namespace": "narrow", "finalizers": ["kiops.io/held"] },
+    });
+    cluster.apply(&held).await.unwrap();
+    cluster.kubectl(&["delete", "namespace", "narrow", "--wait=false"]).await.unwrap();
+    let diagnosis = refused().await;
+    assert_eq!(diagnosis.code, "cluster_namespace", "{diagnosis:?}");
+    let let_go =
+        ["-n", "narrow", "patch", "configmap", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#];
+    cluster.kubectl(&let_go).await.unwrap();
 }
 
 #[tokio::test]
@@ -106,19 +214,21 @@ async fn a_namespace_that_forbids_what_buildkit_needs_says_which_rule() {
 }
 
 #[tokio::test]
-async fn a_volume_that_never_comes_ends_the_wait_in_its_own_words() {
+async fn a_build_whose_volume_never_comes_goes_on_without_it_and_says_what_is_lost() {
     let _turn = together().await;
     let world = open(Arc::new(Data::new()), |config| {
         config.state = Some(StateStorage { class: Some("none-such".into()), size: "1Gi".into() });
         config.patience = Patience { capacity: Duration::from_secs(4), ..Patience::default() };
     })
     .await;
-    let service = world.service_of("FROM alpine:3\n").await;
+    let service = world.service_of("FROM alpine:3\nRUN --mount=type=cache,target=/kept date >/kept/date\n").await;
     let id = world.start(&service).await;
     let row = world.over(&id).await;
-    let code = row.diagnosis.as_ref().map(|d| d.code.as_str());
-    assert_eq!((row.status, code), (BuildStatus::Failure, Some("waiting_for_volume")), "{}", world.log(&id).await);
-    assert!(world.notes(&id).await.contains(&"waiting_for_volume".to_owned()));
+    assert_eq!((row.status, row.attempt), (BuildStatus::Success, 2), "{}", world.log(&id).await);
+    let notes = world.notes(&id).await;
+    for code in ["waiting_for_volume", "without_volume", "retried", "cache_mounts_empty"] {
+        assert!(notes.iter().any(|note| note == code), "no {code}: {notes:?}");
+    }
     nothing_left(&world).await;
     world.runner.forget(&service).await.unwrap();
 }
@@ -204,23 +314,58 @@ async fn a_pod_that_outlives_its_deadline_is_a_timeout() {
     nothing_left(&world).await;
 }
 
+/// More than the volume may have.
+async fn fill(world: &World, id: &BuildId, folder: &str) {
+    let (name, file) = (pod_name(&world.row(id).await), format!("/kiops/{folder}/full"));
+    let fill = ["-n", NAMESPACE, "exec", &name, "-c", "build", "--", "fallocate", "--length", "1200M", &file];
+    pods().await.cluster.kubectl(&fill).await.unwrap();
+}
+
 #[tokio::test]
-async fn a_pod_that_fills_its_disk_is_evicted_and_not_tried_again() {
+async fn a_pod_that_fills_its_disk_is_evicted_and_a_larger_size_has_more() {
+    let _turn = together().await;
+    let mut profiles = Profiles::default();
+    let size = |memory_gib: u64, disk_gib: u64| ProfileSize {
+        cpu_millicores: 1_000,
+        memory_bytes: memory_gib << 30,
+        disk_bytes: disk_gib << 30,
+    };
+    profiles.set(Profile::Medium, size(2, 1));
+    profiles.set(Profile::Large, size(3, 4));
+    let world = InPods.world_with(Wishes { profiles, ..Wishes::default() }).await;
+    let dockerfile = "FROM alpine:3\nRUN echo begun; sleep 600\n";
+
+    let id = world.start(&service_in(&world, dockerfile, Profile::Medium).await).await;
+    world.until_log(&id, " begun\n").await;
+    fill(&world, &id, "checkout").await;
+    let row = world.over(&id).await;
+    let diagnosis = row.diagnosis.as_ref().unwrap();
+    let log = world.log(&id).await;
+    assert_eq!((row.status, diagnosis.code.as_str(), row.attempt), (BuildStatus::Failure, "pod_disk", 1), "{log}");
+    assert_eq!(diagnosis.arguments["larger"], "large");
+    assert!(log.contains(" begun\n"));
+
+    // Where nobody chose the size, it is taken at once.
+    let id = world.start(&service_in(&world, dockerfile, Profile::Auto).await).await;
+    world.until_log(&id, " begun\n").await;
+    fill(&world, &id, "checkout").await;
+    world.until(&id, "built with more", |row| row.attempt == 2 && row.status == BuildStatus::Building).await;
+    let row = cancelled_at_once(&world, &id).await;
+    assert_eq!(row.snapshot.resolved_profile, Profile::Large);
+    assert!(world.notes(&id).await.contains(&"profile_larger_disk".to_owned()));
+    nothing_left(&world).await;
+}
+
+/// As one that a node has no more room for: of this volume a larger size has no more.
+#[tokio::test]
+async fn a_pod_that_is_evicted_is_tried_again() {
     let _turn = together().await;
     let world = world().await;
     let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
-    let name = pod_name(&world.row(&id).await);
-    let fill = ["exec", &name, "-c", "build", "--", "fallocate", "--length", "1200M", "/kiops/run/full"];
-    pods().await.cluster.kubectl(&[&["-n", NAMESPACE][..], &fill].concat()).await.unwrap();
-    let row = world.over(&id).await;
-    let code = row.diagnosis.as_ref().map(|d| d.code.as_str());
-    assert_eq!(
-        (row.status, code, row.attempt),
-        (BuildStatus::Failure, Some("pod_disk"), 1),
-        "{}",
-        world.log(&id).await
-    );
-    assert!(world.log(&id).await.contains(" begun\n"));
+    fill(&world, &id, "run").await;
+    world.until(&id, "tried again", |row| row.attempt == 2 && row.status == BuildStatus::Building).await;
+    cancelled_at_once(&world, &id).await;
+    assert!(world.notes(&id).await.contains(&"pod_evicted".to_owned()));
     nothing_left(&world).await;
 }
 

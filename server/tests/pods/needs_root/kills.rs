@@ -25,7 +25,7 @@ async fn during_checkout() {
 
 #[tokio::test]
 async fn between_append_and_acknowledgement() {
-    killed_at("mid_append:12").await;
+    killed_at("mid_append:4").await;
 }
 
 #[tokio::test]
