@@ -19,7 +19,8 @@ pub struct Sampler {
     begin: Counters,
     disk_begin: u64,
     last: (Instant, u64),
-    /// The most since the last sample.
+    /// The most since the last sample, with what can be reclaimed and without.
+    memory_bytes: u64,
     anon_bytes: u64,
 }
 
@@ -29,7 +30,16 @@ impl Sampler {
         let begin = group.read()?;
         let disk_begin = disk_used(&state_dir);
         let last = (Instant::now(), begin.cpu_us);
-        Some(Self { group, state_dir, recorder: recorder.clone(), begin, disk_begin, last, anon_bytes: 0 })
+        Some(Self {
+            group,
+            state_dir,
+            recorder: recorder.clone(),
+            begin,
+            disk_begin,
+            last,
+            memory_bytes: 0,
+            anon_bytes: 0,
+        })
     }
 
     /// Samples until the sender is dropped, and then once more: what a build died of lies in its last moments.
@@ -45,12 +55,14 @@ impl Sampler {
 
     fn look(&mut self) {
         if let Some(now) = self.group.read() {
+            self.memory_bytes = self.memory_bytes.max(now.memory_bytes);
             self.anon_bytes = self.anon_bytes.max(now.anon_bytes);
         }
     }
 
     fn sample(&mut self) {
         let Some(now) = self.group.read() else { return };
+        let memory_bytes = std::mem::take(&mut self.memory_bytes).max(now.memory_bytes);
         let anon_bytes = std::mem::take(&mut self.anon_bytes).max(now.anon_bytes);
         let at = Instant::now();
         let (before, cpu_before) = std::mem::replace(&mut self.last, (at, now.cpu_us));
@@ -58,7 +70,7 @@ impl Sampler {
         let cpu_millicores = now.cpu_us.saturating_sub(cpu_before) * 1000 / passed_us;
         self.recorder.record(EventKind::Usage {
             cpu_millicores: cpu_millicores.min(u64::from(u32::MAX)) as u32,
-            memory_bytes: now.memory_bytes,
+            memory_bytes,
             anon_bytes,
             disk_bytes: disk_used(&self.state_dir).saturating_sub(self.disk_begin),
             oom_kills: now.oom_kills.saturating_sub(self.begin.oom_kills).min(u64::from(u32::MAX)) as u32,

@@ -149,12 +149,11 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         url: Option<String>,
     },
-    /// What the build uses at this moment.
+    /// What the build uses: of memory the most since the last of these events.
     Usage {
         cpu_millicores: u32,
         memory_bytes: u64,
-        /// Memory that cannot be reclaimed (anonymous, shared, kernel), the most since the last of these events: what
-        /// sizing looks at.
+        /// What of it cannot be reclaimed (anonymous, shared, kernel): what sizing looks at.
         anon_bytes: u64,
         disk_bytes: u64,
         oom_kills: u32,

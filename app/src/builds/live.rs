@@ -516,8 +516,10 @@ fn Progress(live: Live) -> impl IntoView {
 
 /// Something that is worth a line above the log: it was retried, it is slow, it could not be cancelled any more.
 pub fn important_notes(live: Live) -> AnyView {
-    const WAITS: [&str; 10] = [
+    const WAITS: [&str; 12] = [
         "cluster_away",
+        "cluster_login",
+        "cluster_rights",
         "relay_away",
         "cluster_quota",
         "waiting_for_capacity",

@@ -3,7 +3,7 @@
 //! so that doing it twice, or being killed in the middle, ends the same.
 
 use super::follow::{Driver, Ending, Leave};
-use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, LARGER, LARGER_DISK, PUSH_BEGAN, RETRIED, WITHOUT_VOLUME};
+use super::spec::{self, LABEL_ATTEMPT, LABEL_BUILD, PUSH_BEGAN, RETRIED, WITHOUT_VOLUME};
 use super::{Inner, evidence, profile};
 use crate::clock::now_ms;
 use crate::diagnosis::{self, End};
@@ -183,16 +183,16 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
         // Asked above, and what was asked is never asked again.
         Verdict::Failure | Verdict::Ask => {
             let mut diagnosis = diagnose(driver, &ending).await?;
-            let too_small = profile::short_of(&diagnosis.code).is_some();
+            let short = profile::short_of(&diagnosis.code);
             let (profiles, snapshot) = (&driver.inner.config.profiles, &driver.row.snapshot);
             let memory_bytes = profile::size(profiles, snapshot).memory_bytes;
-            if too_small {
+            if let Some(short) = &short {
                 if !facts.may_have_pushed()
-                    && let Some(larger) = profile::step_up(profiles, snapshot, &diagnosis.code)
+                    && let Some(larger) = profile::step_up(profiles, snapshot, short)
                 {
                     let mut args = next_arguments(attempt, &facts);
                     args.extend(larger.reason.arguments.clone());
-                    notes.push((if diagnosis.code == "oom" { LARGER } else { LARGER_DISK }, args));
+                    notes.push((short.note, args));
                     let larger = Larger { snapshot: larger.within(snapshot), outgrown_bytes: memory_bytes };
                     return again(driver, notes, Some(larger)).await;
                 }
@@ -201,7 +201,7 @@ pub(super) async fn settle(driver: &mut Driver, ending: Ending) -> Result<Settle
             let finish = FinishBuild {
                 failure_code: Some(diagnosis.code.clone()),
                 diagnosis: Some(diagnosis),
-                outgrown_bytes: too_small.then_some(memory_bytes),
+                outgrown_bytes: short.is_some().then_some(memory_bytes),
                 ..plain(BuildStatus::Failure, log_verified)
             };
             end(driver, notes, finish).await

@@ -1,5 +1,6 @@
 //! Which size a build gets, and what is said when it was too small. Pure: what was measured comes from the store.
 
+use super::spec;
 use crate::store::{Appetite, BuildSnapshot};
 use kiops_app::model::{Profile, ProfileReason, ProfileSize, Profiles};
 use std::collections::BTreeMap;
@@ -29,11 +30,17 @@ const SLOWER_TIMES: i64 = 2;
 /// What is said of it: where there is a larger size, and where there is none.
 pub const SLOW_NOTES: [&str; 2] = ["much_slower", "much_slower_largest"];
 
-/// Why a build failed that a larger size may help; the code of its log's note when it gets one.
-pub fn short_of(failure_code: &str) -> Option<&'static str> {
+/// What a build was short of that a larger size has more of.
+pub struct Short {
+    /// Why it gets that size, and the log's note on it.
+    reason: &'static str,
+    pub note: &'static str,
+}
+
+pub fn short_of(failure_code: &str) -> Option<Short> {
     match failure_code {
-        "oom" => Some(LARGER),
-        "pod_disk" => Some(LARGER_DISK),
+        "oom" => Some(Short { reason: LARGER, note: spec::LARGER }),
+        "pod_disk" => Some(Short { reason: LARGER_DISK, note: spec::LARGER_DISK }),
         _ => None,
     }
 }
@@ -114,13 +121,12 @@ pub fn size(profiles: &Profiles, snapshot: &BuildSnapshot) -> ProfileSize {
 }
 
 /// The size of one more attempt after one that was short of something: once, and only where nobody chose the size.
-pub fn step_up(profiles: &Profiles, snapshot: &BuildSnapshot, failure_code: &str) -> Option<Resolved> {
-    let reason = short_of(failure_code)?;
+pub fn step_up(profiles: &Profiles, snapshot: &BuildSnapshot, short: &Short) -> Option<Resolved> {
     if snapshot.settings.profile != Profile::Auto || stepped_up(snapshot) {
         return None;
     }
     let from = snapshot.resolved_profile;
-    Some(Resolved::new(profiles.larger(from)?, reason, [("from", from.as_str().to_owned())]))
+    Some(Resolved::new(profiles.larger(from)?, short.reason, [("from", from.as_str().to_owned())]))
 }
 
 /// Whether one of the build's attempts was [`step_up`]'s.
@@ -164,7 +170,7 @@ mod tests {
     use Profile::*;
     use kiops_app::locales::{Lang, message};
 
-    const OOM: &str = "oom";
+    const OOM: &Short = &Short { reason: LARGER, note: spec::LARGER };
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
@@ -178,7 +184,7 @@ mod tests {
     }
 
     fn snapshot(profile: Profile, resolved: &Resolved) -> BuildSnapshot {
-        let open = crate::builds::spec::tests::row("main", 1).snapshot;
+        let open = spec::tests::row("main", 1).snapshot;
         let settings = kiops_app::model::BuildSettings { profile, ..open.settings.clone() };
         resolved.within(&BuildSnapshot { settings, ..open })
     }
@@ -253,14 +259,14 @@ mod tests {
         let auto = snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[])));
         let larger = step_up(&Profiles::DEFAULT, &auto, OOM).unwrap();
         assert_eq!((larger.profile, larger.reason.arguments["from"].as_str()), (Large, "medium"));
-        assert_eq!(larger.note(), crate::builds::spec::LARGER);
+        assert_eq!(larger.note(), spec::LARGER);
         assert!(!stepped_up(&auto));
         let after = larger.within(&auto);
         assert!(stepped_up(&after) && size(&Profiles::DEFAULT, &after) == Large.default_size().unwrap());
-        let disk = step_up(&Profiles::DEFAULT, &auto, "pod_disk").unwrap();
-        assert_eq!((disk.profile, disk.note().as_str()), (Large, crate::builds::spec::LARGER_DISK));
+        let disk = step_up(&Profiles::DEFAULT, &auto, &short_of("pod_disk").unwrap()).unwrap();
+        assert_eq!((disk.profile, disk.note().as_str()), (Large, spec::LARGER_DISK));
         assert!(stepped_up(&disk.within(&auto)));
-        assert_eq!(step_up(&Profiles::DEFAULT, &auto, "timeout"), None, "more would not help");
+        assert!(short_of("timeout").is_none(), "more would not help");
         assert_eq!(step_up(&Profiles::DEFAULT, &after, OOM), None, "once");
         assert_eq!(
             step_up(
@@ -343,7 +349,7 @@ mod tests {
     fn every_reason_but_a_persons_choice_has_its_sentence_with_all_that_is_known() {
         let floor = Appetite { outgrown_bytes: Some(4 * GIB), ..past(&[]) };
         let auto = snapshot(Auto, &resolve(&Profiles::DEFAULT, &past(&[])));
-        let disk = step_up(&Profiles::DEFAULT, &auto, "pod_disk").unwrap();
+        let disk = step_up(&Profiles::DEFAULT, &auto, &short_of("pod_disk").unwrap()).unwrap();
         let reasons = [
             resolve(&Profiles::DEFAULT, &past(&[])),
             resolve(&Profiles::DEFAULT, &past(&[(Small, 300)])),

@@ -157,6 +157,74 @@ async fn a_cluster_that_stays_away_ends_a_build_after_its_time() {
     assert_eq!((diagnosis.code.as_str(), diagnosis.group.as_str()), ("cluster_away", "infrastructure"));
 }
 
+/// The rig's containerd is too old for it, as that of many a cluster is.
+#[tokio::test]
+async fn a_node_that_can_give_no_user_namespace_says_so_and_builds_nothing() {
+    let _turn = together().await;
+    let world = open(Arc::new(Data::new()), |config| {
+        config.isolation = Isolation::Userns;
+        config.patience.quiet = Duration::from_secs(1);
+        config.patience.starting = Duration::from_secs(5);
+    })
+    .await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
+    let row = world.over(&id).await;
+    let diagnosis = row.diagnosis.as_ref().unwrap();
+    assert_eq!(
+        (row.status, diagnosis.code.as_str()),
+        (BuildStatus::Failure, "pod_sandbox"),
+        "{}",
+        world.log(&id).await
+    );
+    assert!(diagnosis.arguments["message"].contains("user namespaces"), "{diagnosis:?}");
+    assert!(world.notes(&id).await.contains(&"pod_sandbox".to_owned()));
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn an_image_without_the_agent_is_told_by_its_container() {
+    let _turn = together().await;
+    // BuildKit's image in place of the product's.
+    let builder = pods().await.builder_image;
+    let world = open(Arc::new(Data::new()), |config| config.own_image = builder.into()).await;
+    let id = world.start(&world.service_of("FROM alpine:3\n").await).await;
+    let row = world.over(&id).await;
+    let diagnosis = row.diagnosis.as_ref().unwrap();
+    assert_eq!(
+        (row.status, diagnosis.code.as_str()),
+        (BuildStatus::Failure, "container_start"),
+        "{}",
+        world.log(&id).await
+    );
+    assert!(diagnosis.arguments["message"].contains("kiops-agent"), "{diagnosis:?}");
+    nothing_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_no_longer_valid_in_mid_build_loses_nothing() {
+    let _turn = together().await;
+    let kubeconfig = namespace("expired").await;
+    let in_it = |config: &mut KubernetesConfig| config.namespace = "expired".into();
+    let world = open_as(Arc::new(Data::new()), &kubeconfig, in_it).await;
+    let id = begun(&world, &COUNTING.replace("sleep 0.05", "sleep 0.4")).await;
+    let data = world.close().await;
+    let cluster = &pods().await.cluster;
+    cluster.kubectl(&["-n", "expired", "delete", "serviceaccount", "kiops"]).await.unwrap();
+    // The API server knows a token that was good for ten seconds more.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let world = open_as(data, &kubeconfig, in_it).await;
+    until_note(&world, &id, "cluster_login").await;
+    let data = world.close().await;
+    // An account that is made anew has tokens of its own.
+    let world = open_as(data, &namespace("expired").await, in_it).await;
+    let row = world.over(&id).await;
+    let end = (row.status, row.attempt, row.log_verified);
+    assert_eq!(end, (BuildStatus::Success, 1, Some(true)), "{}", world.log(&id).await);
+    assert_eq!(world.counted(&id, 1).await, all_lines());
+    world.released(&id).await;
+    assert_eq!(left_in("expired").await, "");
+}
+
 /// Beside rights and quotas, which have words of their own.
 #[tokio::test]
 async fn what_a_namespace_refuses_is_told_in_the_clusters_own_words() {
