@@ -179,7 +179,7 @@ async fn steps_have_the_servers_proxies_and_who_sees_the_pod_sees_no_password() 
         config.proxies = proxies.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     })
     .await;
-    let asked = "FROM alpine:3\nRUN echo \"by <$HTTP_PROXY> and <$HTTPS_PROXY> but $NO_PROXY\"; echo begun; sleep 5\n";
+    let asked = "FROM alpine:3\nRUN echo \"by <$HTTP_PROXY> and <$HTTPS_PROXY> but $NO_PROXY\"; echo begun; sleep 15\n";
     let id = begun(&world, asked).await;
     let name = pod_name(&world.row(&id).await);
     let pod = pods().await.cluster.kubectl(&["-n", NAMESPACE, "get", "pod", &name, "-o", "json"]).await.unwrap();

@@ -250,19 +250,18 @@ async fn what_a_namespace_refuses_is_told_in_the_clusters_own_words() {
     assert_eq!(diagnosis.code, "cluster_refused");
     assert!(diagnosis.arguments["message"].contains("maximum memory usage per Container is 512Mi"), "{diagnosis:?}");
 
-    // It is on its way out, and something in it holds that up.
-    let held = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": { "name": "held", "namespace": "narrow", "finalizers": ["kiops.io/held"] },
-    });
-    cluster.apply(&held).await.unwrap();
+    // It is on its way out, and what gives the server its rights holds that up.
+    let hold = async |finalizers: &str| {
+        for object in ["serviceaccount/kiops", "role/kiops", "rolebinding/kiops"] {
+            let patch = format!(r#"{{"metadata":{{"finalizers":{finalizers}}}}}"#);
+            cluster.kubectl(&["-n", "narrow", "patch", object, "--type=merge", "-p", &patch]).await.unwrap();
+        }
+    };
+    hold(r#"["kiops.io/held"]"#).await;
     cluster.kubectl(&["delete", "namespace", "narrow", "--wait=false"]).await.unwrap();
     let diagnosis = refused().await;
     assert_eq!(diagnosis.code, "cluster_namespace", "{diagnosis:?}");
-    let let_go =
-        ["-n", "narrow", "patch", "configmap", "held", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#];
-    cluster.kubectl(&let_go).await.unwrap();
+    hold("null").await;
 }
 
 #[tokio::test]
