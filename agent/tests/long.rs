@@ -70,7 +70,8 @@ async fn beyond_the_cap_a_log_is_left_out_and_that_is_said() {
     // The cap counts what the step printed, line ends included; the `#N` before each line comes on top.
     let printed: u64 = (1..=500_000u32).map(|n| n.to_string().len() as u64 + 1).sum();
     let kept = printed - left_out;
-    assert!(kept < 200_000, "{kept}");
+    // The tail is 64 KiB, and up to an event more: on a busy machine much comes at once, and an event has 1 MiB at most.
+    assert!(kept < 100_000 + (64 << 10) + (1 << 20), "{kept}");
     let text = story.text();
     // The end of the failed step is there, and what buildctl says.
     assert!(text.contains("the reason") && text.contains("error: failed to solve"));
