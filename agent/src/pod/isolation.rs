@@ -13,9 +13,9 @@ pub fn ids(process: &str) -> Vec<IdRange> {
 /// No build is worth being the node's root by mistake.
 pub fn required(spec: &BuildkitSpec) -> Result<(), Ending> {
     let own = ids("self");
-    match root_of(&own) {
-        Some(1..) => Ok(()),
-        _ if !spec.in_user_namespace => Ok(()),
-        _ => Err(Ending::infrastructure("isolation_ignored", format!("the container's ids are {own:?}"))),
+    let apart = root_of(&own).is_some_and(|root| root > 0);
+    if apart || !spec.in_user_namespace {
+        return Ok(());
     }
+    Err(Ending::infrastructure("isolation_ignored", format!("the container's ids are {own:?}")))
 }

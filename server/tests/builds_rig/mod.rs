@@ -340,6 +340,14 @@ impl World {
         self.builds.get(&self.caller, id).await.unwrap()
     }
 
+    /// A build whose step has said so.
+    pub async fn begun(&self, dockerfile: &str) -> BuildId {
+        let service = self.service_of(dockerfile).await;
+        let id = self.start(&service).await;
+        self.until_log(&id, " begun\n").await;
+        id
+    }
+
     /// Lines of [`COUNTING`]'s step, in order of the log.
     pub async fn counted(&self, id: &BuildId, attempt: u32) -> Vec<String> {
         let mut lines = Vec::new();

@@ -26,18 +26,6 @@ use tokio::time::timeout;
 /// What is waited for while a part of the cluster is away: shorter than what a story waits for by itself.
 const LOST_LIMIT: Duration = Duration::from_secs(60);
 
-fn counted(log: &str) -> Vec<u32> {
-    log.lines().filter_map(|line| line.split_once(" line ")?.1.parse().ok()).collect()
-}
-
-/// A build whose step has said so.
-async fn begun(world: &World, dockerfile: &str) -> BuildId {
-    let service = world.service_of(dockerfile).await;
-    let id = world.start(&service).await;
-    world.until_log(&id, " begun\n").await;
-    id
-}
-
 /// Cancels a build, which is over at once wherever it stood.
 async fn cancelled_at_once(world: &World, id: &BuildId) -> BuildRow {
     let since = Instant::now();
@@ -103,7 +91,7 @@ async fn a_privileged_build_becomes_an_image_and_its_death_is_noticed() {
     found.is("isolation", CheckOutcome::Warning, "isolation_privileged");
     nothing_left(&world).await;
 
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 15\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 15\n").await;
     let name = pod_name(&world.row(&id).await);
     let process = cluster.first_process(NAMESPACE, &name, "build").await.unwrap();
     kill(process as i32, rustix::process::Signal::KILL);
@@ -116,7 +104,7 @@ async fn a_privileged_build_becomes_an_image_and_its_death_is_noticed() {
 async fn a_cancelled_build_is_over_in_seconds_and_its_pod_goes() {
     let _turn = together().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let row = cancelled_at_once(&world, &id).await;
     assert_eq!(row.log_verified, Some(true), "{}", world.log(&id).await);
     assert!(world.log(&id).await.contains(" begun\n"));
@@ -130,7 +118,7 @@ async fn a_server_that_is_away_for_longer_than_its_relay_waits_says_what_is_miss
     let data = Arc::new(Data::new());
     let hold = Wishes { hold: Duration::from_secs(1), ..Wishes::default() };
     let world = InPods.world_on(data, hold).await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 6; echo un''heard\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 6; echo un''heard\n").await;
     let name = pod_name(&world.row(&id).await);
     let data = world.close().await;
     let over = ["-n", NAMESPACE, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", "pod", &name];
@@ -180,7 +168,7 @@ async fn steps_have_the_servers_proxies_and_who_sees_the_pod_sees_no_password() 
     })
     .await;
     let asked = "FROM alpine:3\nRUN echo \"by <$HTTP_PROXY> and <$HTTPS_PROXY> but $NO_PROXY\"; echo begun; sleep 15\n";
-    let id = begun(&world, asked).await;
+    let id = world.begun(asked).await;
     let name = pod_name(&world.row(&id).await);
     let pod = pods().await.cluster.kubectl(&["-n", NAMESPACE, "get", "pod", &name, "-o", "json"]).await.unwrap();
     assert!(pod.contains("proxy.HTTPS_PROXY") && !pod.contains("word-of-the-proxy"), "{pod}");
@@ -211,7 +199,7 @@ async fn parts_of_the_cluster_come_back_in_mid_build_and_nothing_is_lost() {
         let row = world.over(&id).await;
         let end = (row.status, row.attempt, row.log_verified);
         assert_eq!(end, (BuildStatus::Success, 1, Some(true)), "{part:?}: {}", world.log(&id).await);
-        assert!(counted(&world.log(&id).await).into_iter().eq(1..=100), "{part:?}");
+        assert_eq!(world.counted(&id, 1).await, all_lines(), "{part:?}");
         nothing_left(&world).await;
     }
 }
@@ -220,7 +208,7 @@ async fn parts_of_the_cluster_come_back_in_mid_build_and_nothing_is_lost() {
 async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
     let _turn = together().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 15\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 15\n").await;
     let name = pod_name(&world.row(&id).await);
     let cluster = &pods().await.cluster;
     cluster.kubectl(&["-n", NAMESPACE, "delete", "pod", &name, "--wait=false"]).await.unwrap();
@@ -235,7 +223,7 @@ async fn a_pod_that_somebody_deletes_is_tried_again_once_and_said_so() {
 async fn a_killed_agent_has_its_log_and_a_second_attempt() {
     let _turn = together().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 15\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 15\n").await;
     let name = pod_name(&world.row(&id).await);
     let process = pods().await.cluster.first_process(NAMESPACE, &name, "build").await.unwrap();
     kill(process as i32, rustix::process::Signal::KILL);
@@ -371,7 +359,7 @@ async fn a_build_whose_image_does_not_come_is_cancelled_at_once() {
 async fn a_build_on_a_node_that_has_died_is_cancelled_at_once_and_its_pod_goes_later() {
     let _turn = alone().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let cluster = &pods().await.cluster;
     cluster.stop(Part::Kubelet).await;
     let told = timeout(LOST_LIMIT, world.until_log(&id, "--- relay_away")).await;
@@ -390,7 +378,7 @@ async fn a_pod_that_should_be_gone_and_is_not_is_given_up_and_tried_again() {
     let _turn = alone().await;
     let world = open(Arc::new(Data::new()), |config| config.patience.starting = Duration::from_secs(3)).await;
     // Its container goes on, and must not have pushed by then.
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 20\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 20\n").await;
     let name = pod_name(&world.row(&id).await);
     let cluster = &pods().await.cluster;
     cluster.stop(Part::Kubelet).await;

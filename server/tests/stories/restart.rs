@@ -9,13 +9,6 @@ use std::time::{Duration, Instant};
 
 const SLOW: &str = "FROM alpine:3\nCOPY . /\nRUN echo begun; sleep 600\n";
 
-async fn begun(world: &World, dockerfile: &str) -> BuildId {
-    let service = world.service_of(dockerfile).await;
-    let id = world.start(&service).await;
-    world.until_log(&id, " begun\n").await;
-    id
-}
-
 async fn is_whole(world: &World, id: &BuildId, attempt: u32) {
     let row = world.over(id).await;
     let end = (row.status, row.attempt, row.log_verified);
@@ -27,7 +20,7 @@ async fn is_whole(world: &World, id: &BuildId, attempt: u32) {
 
 pub async fn a_server_that_restarts_in_mid_build_goes_on_without_a_hole(place: &impl Place) {
     let mut world = place.world().await;
-    let id = begun(&world, COUNTING).await;
+    let id = world.begun(COUNTING).await;
     for _ in 0..3 {
         let data = world.close().await;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -39,7 +32,7 @@ pub async fn a_server_that_restarts_in_mid_build_goes_on_without_a_hole(place: &
 
 pub async fn a_build_that_ended_while_nobody_looked_is_taken_up(place: &impl Place) {
     let world = place.world().await;
-    let id = begun(&world, COUNTING).await;
+    let id = world.begun(COUNTING).await;
     let row = world.row(&id).await;
     let image = row.snapshot.registry.reference(&image_tag(&row.branch, row.number, &row.commit, None));
     let data = world.close().await;
@@ -80,7 +73,7 @@ pub async fn a_killed_daemon_is_tried_once_more_and_visibly(place: &impl Place) 
 
 async fn dies(place: &impl Place, victim: Victim) {
     let world = place.world().await;
-    let id = begun(&world, COUNTING).await;
+    let id = world.begun(COUNTING).await;
     kill(place.process(&world, &id, victim).await, Signal::KILL);
     is_whole(&world, &id, 2).await;
     assert!(world.notes(&id).await.contains(&"retried".to_owned()));

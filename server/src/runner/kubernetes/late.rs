@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// The way to the cluster's API, made when it is first needed and can be.
-#[derive(Default)]
 pub struct Connection {
     /// None: by the Pod's own account, or the user's usual one.
     kubeconfig: Option<PathBuf>,

@@ -206,7 +206,7 @@ async fn a_login_that_is_no_longer_valid_in_mid_build_loses_nothing() {
     let kubeconfig = namespace("expired").await;
     let in_it = |config: &mut KubernetesConfig| config.namespace = "expired".into();
     let world = open_as(Arc::new(Data::new()), &kubeconfig, in_it).await;
-    let id = begun(&world, &COUNTING.replace("sleep 0.05", "sleep 0.4")).await;
+    let id = world.begun(&COUNTING.replace("sleep 0.05", "sleep 0.4")).await;
     let data = world.close().await;
     let cluster = &pods().await.cluster;
     cluster.kubectl(&["-n", "expired", "delete", "serviceaccount", "kiops"]).await.unwrap();
@@ -368,7 +368,7 @@ async fn a_volume_of_a_service_that_is_no_more_goes_and_no_other() {
 async fn a_pod_that_outlives_its_deadline_is_a_timeout() {
     let _turn = together().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     let row = world.row(&id).await;
     let sooner = r#"{"spec":{"activeDeadlineSeconds":1}}"#;
     let cluster = &pods().await.cluster;
@@ -428,7 +428,7 @@ async fn a_pod_that_fills_its_disk_is_evicted_and_a_larger_size_has_more() {
 async fn a_pod_that_is_evicted_is_tried_again() {
     let _turn = together().await;
     let world = world().await;
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     fill(&world, &id, "run").await;
     world.until(&id, "tried again", |row| row.attempt == 2 && row.status == BuildStatus::Building).await;
     cancelled_at_once(&world, &id).await;
@@ -459,18 +459,18 @@ async fn an_api_connection_that_goes_silent_is_made_anew_and_nothing_is_lost() {
     let line = Line::to(cluster.api_port()).await.unwrap();
     let kubeconfig = cluster.kubeconfig_by(&pods().await.kubeconfig, line.port()).unwrap();
     let world = open_as(Arc::new(Data::new()), &kubeconfig, |_| ()).await;
-    let id = begun(&world, COUNTING).await;
+    let id = world.begun(COUNTING).await;
     world.until_log(&id, " line 5\n").await;
     line.go_silent();
     line.carry_again();
     let row = world.over(&id).await;
     let end = (row.status, row.attempt, row.log_verified);
     assert_eq!(end, (BuildStatus::Success, 1, Some(true)), "{}", world.log(&id).await);
-    assert!(counted(&world.log(&id).await).into_iter().eq(1..=100));
+    assert_eq!(world.counted(&id, 1).await, all_lines());
     nothing_left(&world).await;
 
     // Nor does a cancel wait for an answer that never comes.
-    let id = begun(&world, "FROM alpine:3\nRUN echo begun; sleep 600\n").await;
+    let id = world.begun("FROM alpine:3\nRUN echo begun; sleep 600\n").await;
     line.go_silent();
     world.builds.cancel(&world.caller, &id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
