@@ -11,7 +11,7 @@ use crate::git::{AddressPolicy, Git};
 use crate::http::{Edge, Hosts, Site, router};
 use crate::registry::RegistryClient;
 use crate::runner::Runner;
-use crate::runner::kubernetes::{Connection, KubernetesConfig, LateRunner};
+use crate::runner::kubernetes::{Connection, KubernetesConfig, KubernetesRunner};
 use crate::runner::local::{LocalConfig, LocalRunner};
 use crate::secrets::{KeySource, Sealer};
 use crate::services::{Credentials, LocalServices, LocalSystem, demo};
@@ -183,7 +183,7 @@ async fn runner(
             }
             let config = kubernetes_config(config, addresses, installation)?;
             let place = Place::Kubernetes(connection.clone(), Box::new(config.clone()));
-            Ok((Arc::new(LateRunner::new(connection, config)), place))
+            Ok((Arc::new(KubernetesRunner::new(connection, config)), place))
         }
     }
 }

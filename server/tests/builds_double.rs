@@ -73,7 +73,7 @@ async fn world(double: &KubeDouble, builds_at_once: u32) -> World {
     let data = Arc::new(Data::new());
     let installation = data.path.file_name().unwrap().to_str().unwrap().to_owned();
     let client = client(Some(double.kubeconfig())).await.unwrap();
-    let runner = Some(Arc::new(KubernetesRunner::new(client, config(&installation))) as _);
+    let runner = Some(Arc::new(KubernetesRunner::new(Arc::new(client.into()), config(&installation))) as _);
     World::open(data, Wishes { runner, builds_at_once, ..Wishes::default() }).await
 }
 

@@ -178,7 +178,7 @@ impl<'a> Probe<'a> {
         let client = &check.client;
         Self {
             config,
-            runner: Arc::new(KubernetesRunner::new(client.clone(), config.clone())),
+            runner: Arc::new(KubernetesRunner::new(Arc::new(client.clone().into()), config.clone())),
             pods: Api::namespaced(client.clone(), &config.namespace),
             secrets: Api::namespaced(client.clone(), &config.namespace),
             claims: Api::namespaced(client.clone(), &config.namespace),

@@ -8,7 +8,7 @@ use kiops_server::check::{Check, Place, Target};
 use kiops_server::git::AddressPolicy;
 use kiops_server::registry::RegistryClient;
 use kiops_server::runner::Runner as _;
-use kiops_server::runner::kubernetes::{Connection, KubernetesConfig, KubernetesRunner, StateStorage, client};
+use kiops_server::runner::kubernetes::{Connection, KubernetesConfig, KubernetesRunner, StateStorage};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -291,7 +291,8 @@ async fn a_check_that_is_stopped_takes_its_pod_away() {
         let (config, stop) = (config.clone(), stop.clone());
         tokio::spawn(async move { check_until(&kubeconfig, &config, vec![], stop).await })
     };
-    let runner = KubernetesRunner::new(client(Some(&pods().await.kubeconfig)).await.unwrap(), config.clone());
+    let runner =
+        KubernetesRunner::new(Arc::new(Connection::new(Some(pods().await.kubeconfig.clone()))), config.clone());
     let since = Instant::now();
     // What a server that starts meanwhile would find and take away: an attempt of no build of its own.
     while runner.list().await.unwrap().is_empty() {

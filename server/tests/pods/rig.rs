@@ -7,9 +7,7 @@ use kiops_app::model::*;
 use kiops_rig::Furnished;
 use kiops_server::git::AddressPolicy;
 use kiops_server::runner::Runner;
-use kiops_server::runner::kubernetes::{
-    Connection, Isolation, KubernetesConfig, KubernetesRunner, LateRunner, Patience, client,
-};
+use kiops_server::runner::kubernetes::{Connection, Isolation, KubernetesConfig, KubernetesRunner, Patience};
 use kiops_server::store::BuildRow;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -82,13 +80,6 @@ pub async fn open_as(data: Arc<Data>, kubeconfig: &Path, change: impl FnOnce(&mu
     open_with(data, kubeconfig, change, Wishes::default()).await
 }
 
-/// … and with a kubeconfig that may not be usable yet.
-pub async fn open_late(data: Arc<Data>, kubeconfig: &Path) -> World {
-    let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), |_| ()).await;
-    let connection = Arc::new(Connection::new(Some(kubeconfig.to_owned())));
-    open_on(data, Arc::new(LateRunner::new(connection, config)), Wishes::default()).await
-}
-
 async fn open_with(
     data: Arc<Data>,
     kubeconfig: &Path,
@@ -96,10 +87,6 @@ async fn open_with(
     wishes: Wishes,
 ) -> World {
     let runner = runner_of(&data, kubeconfig, change).await;
-    open_on(data, runner, wishes).await
-}
-
-async fn open_on(data: Arc<Data>, runner: Arc<dyn Runner>, wishes: Wishes) -> World {
     World::open(data, wishes_in(runner, wishes).await).await
 }
 
@@ -115,7 +102,7 @@ async fn wishes_in(runner: Arc<dyn Runner>, wishes: Wishes) -> Wishes {
 
 async fn runner_of(data: &Data, kubeconfig: &Path, change: impl FnOnce(&mut KubernetesConfig)) -> Arc<dyn Runner> {
     let config = config_with(data.path.file_name().unwrap().to_str().unwrap(), change).await;
-    Arc::new(KubernetesRunner::new(client(Some(kubeconfig)).await.unwrap(), config))
+    Arc::new(KubernetesRunner::new(Arc::new(Connection::new(Some(kubeconfig.to_owned()))), config))
 }
 
 /// Where the stories of every runner are told, too.

@@ -6,7 +6,7 @@
 //! build means.
 
 mod config;
-mod late;
+mod connection;
 pub(crate) mod manifest;
 pub(crate) mod probe;
 pub(crate) mod situation;
@@ -18,18 +18,20 @@ use crate::clock::now_ms;
 use crate::sync_points::{Point, SyncPoints};
 use anyhow::Context;
 use async_trait::async_trait;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
 use kiops_app::model::{BuildId, ServiceId};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::{Isolation, KubernetesConfig, Patience, StateStorage};
-pub use late::{Connection, LateRunner};
+pub use connection::Connection;
 
 /// A container's end is in its Pod's status after the kubelet has looked, which is every second.
 const KUBELET_LAG: Duration = Duration::from_secs(5);
@@ -58,25 +60,36 @@ pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
 
 pub struct KubernetesRunner {
     config: KubernetesConfig,
-    pods: Api<Pod>,
-    secrets: Api<Secret>,
-    claims: Api<PersistentVolumeClaim>,
-    events: Api<Event>,
+    connection: Arc<Connection>,
     sync: SyncPoints,
 }
 
 impl KubernetesRunner {
-    pub fn new(client: Client, config: KubernetesConfig) -> Self {
-        let pods = Api::namespaced(client.clone(), &config.namespace);
-        let secrets = Api::namespaced(client.clone(), &config.namespace);
-        let claims = Api::namespaced(client.clone(), &config.namespace);
-        let events = Api::namespaced(client, &config.namespace);
-        Self { config, pods, secrets, claims, events, sync: SyncPoints::from_env() }
+    pub fn new(connection: Arc<Connection>, config: KubernetesConfig) -> Self {
+        Self { config, connection, sync: SyncPoints::from_env() }
+    }
+
+    /// Builds wait for a cluster that cannot be reached yet as for one that is away.
+    async fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Result<Api<K>, RunnerError> {
+        let client = self.connection.client().await.map_err(RunnerError::Unreachable)?;
+        Ok(Api::namespaced(client, &self.config.namespace))
+    }
+
+    async fn pods(&self) -> Result<Api<Pod>, RunnerError> {
+        self.api().await
+    }
+
+    async fn secrets(&self) -> Result<Api<Secret>, RunnerError> {
+        self.api().await
+    }
+
+    async fn claims(&self) -> Result<Api<PersistentVolumeClaim>, RunnerError> {
+        self.api().await
     }
 
     async fn pod(&self, build: &BuildId, attempt: u32) -> Result<Option<Pod>, RunnerError> {
         let name = manifest::name(build.as_str(), attempt);
-        let pod = self.pods.get_opt(&name).await.map_err(problem)?;
+        let pod = self.pods().await?.get_opt(&name).await.map_err(problem)?;
         Ok(pod.filter(|pod| self.is_ours(pod)))
     }
 
@@ -89,7 +102,11 @@ impl KubernetesRunner {
     /// Why a Pod does not start. Without the right to read its events it is just starting.
     async fn explained(&self, starting: Situation, pod: &Pod) -> Situation {
         let of_pod = format!("involvedObject.uid={},type=Warning", pod.uid().unwrap_or_default());
-        let warnings = match self.events.list(&ListParams::default().fields(&of_pod)).await {
+        let asked = async {
+            let events: Api<Event> = self.api().await?;
+            events.list(&ListParams::default().fields(&of_pod)).await.map_err(problem)
+        };
+        let warnings = match asked.await {
             Ok(warnings) => warnings.items,
             Err(error) => {
                 tracing::debug!(pod = pod.name_any(), %error, "a Pod's events cannot be read");
@@ -120,9 +137,9 @@ impl Runner for KubernetesRunner {
         let secret: Secret = serde_json::from_value(secret).map_err(anyhow::Error::from)?;
         // The Secret first: it owns the Pod, so whatever is left of a start goes with it.
         let name = manifest::name(&start.spec.build, start.spec.attempt);
-        let secret = match self.secrets.create(&PostParams::default(), &secret).await {
+        let secret = match self.secrets().await?.create(&PostParams::default(), &secret).await {
             Ok(secret) => secret,
-            Err(error) if is(&error, 409) => self.secrets.get(&name).await.map_err(problem)?,
+            Err(error) if is(&error, 409) => self.secrets().await?.get(&name).await.map_err(problem)?,
             Err(error) => return Err(no_room(error, None, &self.config.patience)),
         };
         self.sync.reach(Point::MidStart);
@@ -130,7 +147,7 @@ impl Runner for KubernetesRunner {
         if let Some(storage) = manifest::storage(&self.config, start.keeps_state) {
             let claim = manifest::claim(&self.config, storage, &start);
             let claim: PersistentVolumeClaim = serde_json::from_value(claim).map_err(anyhow::Error::from)?;
-            match self.claims.create(&PostParams::default(), &claim).await {
+            match self.claims().await?.create(&PostParams::default(), &claim).await {
                 Ok(_) => {}
                 // An earlier build's: that is what it is for.
                 Err(error) if is(&error, 409) => {}
@@ -139,7 +156,7 @@ impl Runner for KubernetesRunner {
         }
         let pod = manifest::pod(&self.config, &start, &uid);
         let pod: Pod = serde_json::from_value(pod).map_err(anyhow::Error::from)?;
-        match self.pods.create(&PostParams::default(), &pod).await {
+        match self.pods().await?.create(&PostParams::default(), &pod).await {
             Ok(_) => Ok(()),
             // An earlier start's.
             Err(error) if is(&error, 409) => Ok(()),
@@ -157,7 +174,7 @@ impl Runner for KubernetesRunner {
         }
         let name = manifest::name(build.as_str(), attempt);
         let mut forward =
-            self.pods.portforward(&name, &[manifest::RELAY_PORT]).await.map_err(problem).map_err(passing)?;
+            self.pods().await?.portforward(&name, &[manifest::RELAY_PORT]).await.map_err(problem).map_err(passing)?;
         let stream = forward.take_stream(manifest::RELAY_PORT);
         Ok(Box::new(stream.ok_or_else(|| RunnerError::Unreachable("the API server forwards no port".to_owned()))?))
     }
@@ -169,7 +186,7 @@ impl Runner for KubernetesRunner {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
-        match self.pods.delete(&pod.name_any(), &parameters).await {
+        match self.pods().await?.delete(&pod.name_any(), &parameters).await {
             Ok(_) => Ok(()),
             Err(error) if is(&error, 404) || is(&error, 409) => Ok(()),
             Err(error) => Err(problem(error)),
@@ -217,13 +234,18 @@ impl Runner for KubernetesRunner {
         if self.pod(build, attempt).await?.is_some() {
             // It is asked no more.
             let patch = json!({ "metadata": { "finalizers": null } });
-            self.pods.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).or_else(missing)?;
+            self.pods()
+                .await?
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map(drop)
+                .or_else(missing)?;
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            self.pods.delete(&name, &now).await.map(drop).or_else(missing)?;
+            self.pods().await?.delete(&name, &now).await.map(drop).or_else(missing)?;
         }
-        let secret = self.secrets.get_opt(&name).await.map_err(problem)?;
+        let secret = self.secrets().await?.get_opt(&name).await.map_err(problem)?;
         if secret.is_some_and(|secret| self.is_ours(&secret)) {
-            self.secrets.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
+            self.secrets().await?.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
         }
         Ok(())
     }
@@ -235,10 +257,10 @@ impl Runner for KubernetesRunner {
             Some((build, labels.get(manifest::LABEL_ATTEMPT)?.parse().ok()?))
         };
         let mut found: Vec<(BuildId, u32)> = Vec::new();
-        let pods = self.pods.list(&own).await.map_err(problem)?;
+        let pods = self.pods().await?.list(&own).await.map_err(problem)?;
         found.extend(pods.items.iter().filter_map(|pod| of(pod.labels())));
         // Of a start that was killed before its Pod.
-        let secrets = self.secrets.list_metadata(&own).await.map_err(problem)?;
+        let secrets = self.secrets().await?.list_metadata(&own).await.map_err(problem)?;
         found.extend(secrets.items.iter().filter_map(|secret| of(secret.labels())));
         found.sort();
         found.dedup();
@@ -246,16 +268,16 @@ impl Runner for KubernetesRunner {
     }
 
     async fn keeps_for(&self) -> Result<Vec<ServiceId>, RunnerError> {
-        let claims = self.claims.list_metadata(&self.own()).await.map_err(problem)?;
+        let claims = self.claims().await?.list_metadata(&self.own()).await.map_err(problem)?;
         let service = |labels: &BTreeMap<String, String>| labels.get(manifest::LABEL_SERVICE)?.parse().ok();
         Ok(claims.items.iter().filter_map(|claim| service(claim.labels())).collect())
     }
 
     async fn forget(&self, service: &ServiceId) -> Result<(), RunnerError> {
         let name = manifest::claim_name(service);
-        let claim = self.claims.get_opt(&name).await.map_err(problem)?;
+        let claim = self.claims().await?.get_opt(&name).await.map_err(problem)?;
         if claim.is_some_and(|claim| self.is_ours(&claim)) {
-            self.claims.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
+            self.claims().await?.delete(&name, &DeleteParams::default()).await.map(drop).or_else(missing)?;
         }
         Ok(())
     }

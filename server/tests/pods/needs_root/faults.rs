@@ -122,7 +122,7 @@ async fn a_kubeconfig_that_is_mended_while_builds_wait_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("of-the-cluster");
     std::fs::write(&kubeconfig, "{ not yaml").unwrap();
-    let world = open_late(Arc::new(Data::new()), &kubeconfig).await;
+    let world = open_as(Arc::new(Data::new()), &kubeconfig, |_| ()).await;
     let id = world.start(&world.service_of("FROM alpine:3\nCOPY . /\n").await).await;
     until_note(&world, &id, "cluster_away").await;
     let log = world.log(&id).await;
